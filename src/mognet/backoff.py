@@ -1,0 +1,41 @@
+"""Growing, jittered delays."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before attempt 2, 3, …: between nothing and ``base * factor ** n``, at most ``cap`` seconds.
+
+    "Full jitter" (Marc Brooker, "Exponential Backoff And Jitter", 2015): drawing from the whole range spreads a crowd that
+    failed together better than adding a little noise does. ``jitter=False`` waits the full time.
+    """
+
+    base: float = 1.0
+    factor: float = 2.0
+    cap: float = 300.0
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("base", "cap"):
+            value = getattr(self, name)
+            if isinstance(value, timedelta):
+                object.__setattr__(self, name, value.total_seconds())
+        if not (self.base >= 0 and self.cap >= 0 and self.factor >= 1):
+            raise ValueError(f"a Backoff needs base >= 0, factor >= 1 and cap >= 0, not {self}")
+
+    def ceiling(self, failures: int) -> float:
+        """The longest wait, in seconds, after so many failures in a row (1 is the first)."""
+        try:
+            return float(min(self.cap, self.base * self.factor ** max(0, failures - 1)))
+        except OverflowError:
+            return self.cap
+
+    def delay(self, failures: int) -> float:
+        """The wait in seconds after so many failures in a row."""
+        ceiling = self.ceiling(failures)
+        return random.uniform(0, ceiling) if self.jitter else ceiling  # noqa: S311 - spreads load, guards nothing

@@ -1,0 +1,299 @@
+"""Python values to bytes and back: the only place that knows how things are written.
+
+Everything is JSON, by pydantic's rules. Nothing here imports, unpickles or calls what the bytes name.
+"""
+
+from __future__ import annotations
+
+import traceback
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic import ConfigDict
+from pydantic_core import from_json, to_json
+
+from mognet.exceptions import InvalidMetadata, NotStorable, TaskError
+from mognet.records import Record
+from mognet.states import ResultState
+
+JSON_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", arbitrary_types_allowed=True)
+"""For every TypeAdapter that reads what :func:`dumps` wrote: ``bytes`` are base64, so that any of them can be stored."""
+
+MAX_TRACEBACK = 16 * 1024
+"""Characters of a traceback that are kept, from its end."""
+
+MAX_DEPTH = 64
+"""How deep objects and lists may stand in each other in metadata."""
+
+
+def dumps(value: Any) -> bytes:
+    """JSON of anything that JSON or pydantic knows. Raises :class:`NotStorable`."""
+    try:
+        return to_json(value, bytes_mode="base64")
+    except Exception as error:  # by what it meets: serialisation, recursion, Unicode errors, or those of a user's serializer
+        raise NotStorable(f"{type(value).__qualname__} cannot be written as JSON: {error}") from error
+
+
+def loads(data: bytes) -> Any:
+    """The value of a JSON text."""
+    return from_json(data)
+
+
+# --- metadata
+
+
+def dump_metadata(metadata: Mapping[str, Any], *, limit: int | None = None) -> bytes:
+    """A JSON object of metadata. :class:`InvalidMetadata` names the key that cannot be stored."""
+    if not metadata:
+        return b"{}"
+    data = b"{" + b",".join([b"%b:%b" % (_dump_key(key), _dump_item(key, value)) for key, value in metadata.items()]) + b"}"
+    if limit is not None and len(data) > limit:
+        largest = max(metadata, key=lambda key: len(_dump_item(key, metadata[key])))
+        raise InvalidMetadata(f"metadata of {len(data)} bytes is more than max_metadata_size={limit}; the largest key is {largest!r}")
+    return data
+
+
+def merge_metadata(old: bytes, new: bytes) -> bytes:
+    """The JSON object ``old`` with the keys of ``new`` put over it."""
+    if old == b"{}":
+        return new
+    if new == b"{}":
+        return old
+    return to_json({**from_json(old), **from_json(new)})
+
+
+def _dump_key(key: object) -> bytes:
+    if not isinstance(key, str):
+        raise InvalidMetadata(f"metadata keys are strings, not {key!r}")
+    try:
+        _check_plain(key)
+        return to_json(key)
+    except ValueError as error:
+        raise InvalidMetadata(f"metadata key {key!r} cannot be stored: {error}") from error
+
+
+def _dump_item(key: object, value: object) -> bytes:
+    try:
+        if isinstance(value, Mapping | list | tuple):
+            _check_keys(value, MAX_DEPTH)
+        data = to_json(value, bytes_mode="base64")
+        plain = from_json(data, allow_inf_nan=False)
+        _check_plain(plain, MAX_DEPTH)
+    except Exception as error:  # as in dumps
+        raise InvalidMetadata(f"metadata key {key!r} cannot be stored: {error}") from error
+    return data
+
+
+def _check_keys(value: object, depth: int) -> None:
+    """Refuse keys that JSON would turn into strings, and cycles, before they are written."""
+    if depth == 0:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"its key {key!r} is not a string")
+            _check_keys(item, depth - 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_keys(item, depth - 1)
+
+
+def _check_plain(value: object, depth: int = MAX_DEPTH) -> None:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("it holds a NUL character")
+    elif depth == 0:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key)
+            _check_plain(item, depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, depth - 1)
+
+
+# --- calls
+
+
+class Call(NamedTuple):
+    """A request as it is stored in a job's body; what the record holds (metadata, priority, queue …) is not repeated."""
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+    stack: list[UUID]
+    timeout: float | None
+    """Seconds it may run."""
+    latest: float | None
+    """The latest moment, in seconds since 1970."""
+
+
+_NO_CALL = b'{"v":1}'
+
+
+def dump_call(call: Call) -> bytes:
+    """The body of a job. Raises :class:`NotStorable`."""
+    body: dict[str, Any] = {"v": 1}
+    for field, value in zip(Call._fields, call, strict=True):
+        if value is not None and (value or value == 0):
+            body[field] = value
+    return _NO_CALL if len(body) == 1 else dumps(body)
+
+
+def load_call(body: bytes) -> Call:
+    """The call of a body. Raises ValueError if it is not one."""
+    if body == _NO_CALL:
+        return Call([], {}, [], None, None)
+    data = from_json(body)
+    if not isinstance(data, dict) or data.get("v") != 1:
+        raise ValueError("this is not a call, or one written by a newer mognet")
+    args, kwargs, stack = data.get("args", []), data.get("kwargs", {}), data.get("stack", [])
+    timeout, latest = data.get("timeout"), data.get("latest")
+    if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(stack, list)):
+        raise ValueError("this is not a call: args, kwargs or stack are of another kind")
+    if not all(moment is None or isinstance(moment, int | float) for moment in (timeout, latest)):
+        raise ValueError("this is not a call: timeout or latest is not a number")
+    return Call(args, kwargs, [UUID(each) for each in stack], timeout, latest)
+
+
+# --- errors
+
+
+class ErrorInfo(NamedTuple):
+    """An exception as data."""
+
+    type_name: str
+    """``module:qualified name``"""
+    message: str
+    traceback: str
+    args: list[Any]
+    attributes: dict[str, Any]
+
+
+def describe_error(error: BaseException) -> ErrorInfo:
+    """Take down an exception: class name, text, traceback, and those arguments and attributes that JSON can hold."""
+    cls = type(error)
+    args = list(error.args)
+    if isinstance(error, OSError) and len(args) == 2 and isinstance(error.filename, str):  # noqa: PLR2004 - (errno, text)
+        args.append(error.filename)
+    attributes = {key: value for key, value in vars(error).items() if key != "__notes__" and _is_storable(value)}
+    text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
+    return ErrorInfo(f"{cls.__module__}:{cls.__qualname__}", _clean(_text(error)), _clean(text), [_storable(a) for a in args], attributes)
+
+
+def dump_error(error: BaseException) -> bytes:
+    """An exception as bytes. Never fails: what cannot be stored is left out."""
+    return to_json(describe_error(error)._asdict(), bytes_mode="base64")
+
+
+def load_error(data: bytes) -> ErrorInfo:
+    """The description of an exception. Raises ValueError if it is not one."""
+    fields = from_json(data)
+    try:
+        info = ErrorInfo(**fields)
+    except TypeError as error:
+        raise ValueError("this is not the description of an error") from error
+    if not (isinstance(info.type_name, str) and isinstance(info.message, str) and isinstance(info.traceback, str)):
+        raise ValueError("this is not the description of an error")
+    return info
+
+
+def rebuild_error(info: ErrorInfo) -> Exception:
+    """The exception itself, if its class is loaded in this process, else a :class:`TaskError` with all that is known.
+
+    No code of the class is run: only the built-in base's constructor is called, and the attributes are put back as they were.
+    """
+    remote = TaskError(info.type_name, info.message, info.traceback)
+    cls = _loaded_exception(info.type_name)
+    if cls is None or not isinstance(info.args, list) or not isinstance(info.attributes, dict):
+        return remote
+    base: Any = next(c for c in cls.__mro__ if c.__module__ == "builtins")
+    try:
+        error = base.__new__(cls, *info.args)
+        base.__init__(error, *info.args)
+        if not isinstance(error, Exception):
+            return remote
+        if not isinstance(error, OSError):
+            error.args = tuple(info.args)
+        error.__dict__.update(info.attributes)
+        str(error)
+    except Exception:  # a class of another shape, or whose text needs what JSON could not hold
+        return remote
+    error.__cause__ = remote
+    return error
+
+
+_known: dict[str, weakref.ref[type[Exception]]] = {}
+
+
+def _loaded_exception(type_name: str) -> type[Exception] | None:
+    """Look among the Exception subclasses that exist; nothing is imported, and no module is asked for an attribute."""
+    found = _known.get(type_name, lambda: None)()
+    if found is None:
+        for cls in _subclasses(Exception):
+            if f"{cls.__module__}:{cls.__qualname__}" == type_name:
+                found = cls
+        if found is not None:
+            _known[type_name] = weakref.ref(found)
+    return found
+
+
+def _subclasses(cls: type[Exception]) -> Iterator[type[Exception]]:
+    seen, todo = set[type[Exception]](), [cls]
+    while todo:
+        each = todo.pop()
+        if each not in seen:
+            seen.add(each)
+            yield each
+            todo.extend(type.__subclasses__(each))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a broken __str__ must not hide that the task failed
+        return f"<{type(error).__qualname__} without a printable text>"
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_storable(value: object) -> bool:
+    try:
+        return bool(to_json(value, bytes_mode="base64"))
+    except Exception:  # as in dumps
+        return False
+
+
+def _storable(value: object) -> object:
+    return value if _is_storable(value) else _clean(repr(value))
+
+
+# --- the signal that a job is done
+
+
+def pack_done(record: Record, value: bytes | None) -> bytes:
+    """The body of a DONE signal: the record, and its value if it is small."""
+    head = to_json(record)
+    return head if value is None else b"%b\n%b" % (head, value)
+
+
+def unpack_done(body: bytes) -> tuple[Record, bytes | None]:
+    """What :func:`pack_done` packed."""
+    head, newline, value = body.partition(b"\n")
+    return record_from_json(head), value if newline else None
+
+
+def record_from_json(data: bytes) -> Record:
+    """A record written as a JSON list of its fields."""
+    record = Record._make(from_json(data))
+    return record._replace(
+        id=UUID(str(record.id)),
+        state=ResultState(record.state),
+        metadata=str(record.metadata).encode(),
+        parent=None if record.parent is None else UUID(str(record.parent)),
+        root=None if record.root is None else UUID(str(record.root)),
+    )

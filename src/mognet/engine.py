@@ -1,0 +1,170 @@
+"""The seam: all that app, client and worker know of where jobs are kept.
+
+An engine holds the line (what is to run) and the records (what is known of each job), and changes both in one atomic step.
+It decides nothing else: retries, deadlines, routing and limits live above it.
+
+The laws, each of which has a group of tests in :mod:`mognet.testing.conformance`:
+
+* **repeatable**: ``submit``, ``settle``, ``update`` and ``extend`` may be sent twice; the second time changes nothing.
+  (A settle sent twice answers None the second time: the token is spent.)
+* **one holder**: between a claim and its lease's end nobody else gets the job.
+* **fenced**: only the newest token can settle, save, or make a change that carries a token.
+* **final is final**: a record in a final state keeps its state, value and times.
+* **order**: priority (high first), then due time, then arrival.
+* **the engine's clock** decides what is due, whose lease has ended, and what has expired.
+* **bytes in = bytes out**: bodies, values, notes and signals come back as they were; metadata as an equal JSON object.
+* **signals are hints**: they may be lost or doubled; whoever waits also looks.
+* **nothing leaks**: after a delete, an expiry, or a final state, no trace is left of what is gone.
+* **cancelling is safe**: an operation whose caller is cancelled happened or did not; a cancelled ``claim`` holds no job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Protocol, Self, runtime_checkable
+from uuid import UUID
+
+from mognet.outcomes import Change, Outcome
+from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.states import FINAL, ResultState
+
+DONE = "done"
+"""The channel on which an engine tells of each job that reached a final state (:func:`mognet.codec.pack_done`)."""
+
+SMALL_VALUE = 4096
+"""A value up to this many bytes travels along with the DONE signal."""
+
+GroupBy = Literal["state", "queue", "name"]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Line and records of one app. An async context manager: entering connects, leaving closes.
+
+    Operations raise :class:`mognet.exceptions.ConnectionError` when the engine cannot be reached.
+    """
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    # the line
+
+    async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
+        """Store the jobs' records, and put them in line; all or none.
+
+        True: this call added the job, PENDING, due ``delay`` seconds from now. False: it did not, and the record says why:
+
+        * the id is known (also as a tombstone): nothing changes;
+        * ``parent`` is REVOKED: the job is born REVOKED;
+        * ``parent_token`` no longer holds the parent: no record is made.
+
+        A parent that has no record, or ended otherwise, is no hindrance when ``parent_token`` is None. ``enqueue=False``
+        stores the record without putting it in line.
+        """
+        ...
+
+    async def claim(
+        self,
+        node: str,
+        queues: Collection[str],
+        limit: int,
+        *,
+        lease: float,
+        wait: float = 0.0,
+        ids: Collection[UUID] | None = None,
+    ) -> list[Claim]:
+        """Lease up to ``limit`` due jobs of these queues, best first, for ``lease`` seconds.
+
+        Each becomes RUNNING with a new token, ``starts`` + 1 and ``node``; ``started`` is set the first time. If none is due,
+        wait up to ``wait`` seconds, and return as soon as one is (or nothing). ``ids`` narrows the choice to those jobs.
+        If the caller is cancelled, no job stays claimed.
+        """
+        ...
+
+    async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
+        """Let these leases end ``lease`` seconds from now; answer those that still hold their job.
+
+        A lease that has ended but whose job nobody else got is extended all the same.
+        """
+        ...
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
+        """End attempts: each token is spent, ``stops`` + 1, and the job is final or in line again. None: claim lost.
+
+        A final outcome stores the value, sets ``finished`` and ``expires``, deletes the notes and rings :data:`DONE`.
+        A lifetime set by hand (``record.ttl``) goes before the outcome's. Again.RETRY raises ``attempt``.
+        """
+        ...
+
+    # the records
+
+    async def get(self, ids: Collection[UUID]) -> list[Record | None]:
+        """The records, in the order asked for; None: there is none, or it has expired."""
+        ...
+
+    async def value(self, id: UUID) -> bytes | None:
+        """What a final job left (its value, or its error); None: nothing, or it has expired."""
+        ...
+
+    async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
+        """Apply a change in one step and answer the record as it then is; None: no such record, or ``change.token`` is stale.
+
+        Nothing changes while the record is in one of the states ``unless``. The state of a final record never changes,
+        whatever ``unless`` says, but with ``descendants`` its unfinished descendants do. REVOKED spends the tokens of the
+        jobs it ends (``stops`` + 1 for those that ran), takes them out of line, deletes their notes and rings :data:`DONE`.
+        SUSPENDED and RUNNING (with a token) raise ``stops`` and ``starts``; in the state already, nothing changes.
+        """
+        ...
+
+    async def delete(self, ids: Collection[UUID]) -> int:
+        """Delete records with value, notes and place in line; answer how many there were. Their tokens are void."""
+        ...
+
+    def search(self, query: Query) -> AsyncIterator[Record]:
+        """The records that match, by creation."""
+        ...
+
+    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+        """How many records match, by state, queue or name. ``limit`` and ``newest_first`` play no part."""
+        ...
+
+    # a running task's notes
+
+    async def load(self, token: Token) -> dict[str, bytes]:
+        """The job's notes; none if the token is stale."""
+        ...
+
+    async def save(self, token: Token, changes: Mapping[str, bytes | None], *, ttl: float | None = None) -> dict[str, bytes] | None:
+        """Set notes (None deletes one), and answer those that were replaced or deleted. None: claim lost, nothing written.
+
+        Notes last until the job ends, or ``ttl`` seconds from the last save.
+        """
+        ...
+
+    # signals
+
+    async def publish(self, channel: str, body: bytes) -> None:
+        """Send a signal to all who subscribe to the channel now, in any process."""
+        ...
+
+    def subscribe(self, *channels: str) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+        """Inside the context, what is published on these channels arrives; outside, nothing is kept."""
+        ...
+
+    # upkeep
+
+    async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
+        """Put jobs whose lease has ended back in line (PENDING, due as before), and delete what has expired.
+
+        A job that was SUSPENDED under its lease loses the stop that this counted: its worker did not end it in order.
+        ``grace`` is how many seconds a job may be missing from a broker's line before it is pushed again; engines that hold
+        their own line have no use for it. At most ``limit`` jobs or records of each kind in one call.
+        """
+        ...
+
+
+OpenEngine = Callable[[], Engine]
+"""Makes an engine on the same line and records; what another event loop needs to reach them too."""
+
+

@@ -1,0 +1,132 @@
+"""The values that cross the seam: what a job is, before and after it is stored.
+
+All are immutable tuples. Times are seconds since 1970 (UTC) by the engine's clock; durations are seconds; ``bytes`` fields
+are JSON texts that the engine stores as they are.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+from mognet.states import FINAL, ResultState
+
+
+class Token(NamedTuple):
+    """Proof of owning a job: which claim of which job. Only the newest token can settle or write."""
+
+    id: UUID
+    start: int
+    """The value of ``starts`` that the claim set."""
+    holder: str
+    """Random text, new for each claim."""
+
+
+class Job(NamedTuple):
+    """A job to submit."""
+
+    id: UUID
+    name: str
+    queue: str
+    body: bytes
+    """The call: arguments, deadline, stack. Opaque to engines."""
+    metadata: bytes = b"{}"
+    """A JSON object."""
+    priority: int = 5
+    """0 to 10, higher first."""
+    delay: float = 0.0
+    """Seconds from now until it is due."""
+    parent: UUID | None = None
+    root: UUID | None = None
+    """The topmost ancestor; None: the job itself."""
+    parent_token: Token | None = None
+    """The attempt that submits this child: if that attempt has lost its claim, the child is refused."""
+    label: str | None = None
+    """A printable form of the arguments."""
+    ttl: float | None = None
+    """Seconds that a record which is born final lives."""
+
+
+class Record(NamedTuple):
+    """A job as it is stored."""
+
+    id: UUID
+    name: str | None
+    queue: str
+    state: ResultState
+    priority: int
+    created: float
+    due: float
+    """From when on it may run; for running jobs, when it last became due."""
+    metadata: bytes = b"{}"
+    started: float | None = None
+    """When it was first claimed."""
+    finished: float | None = None
+    starts: int = 0
+    stops: int = 0
+    attempt: int = 1
+    """1, and one more for each retry that the task asked for; crashes and pauses do not count."""
+    parent: UUID | None = None
+    root: UUID | None = None
+    node: str | None = None
+    """The worker that claimed it last."""
+    label: str | None = None
+    ttl: float | None = None
+    """A lifetime set by hand: seconds from its end, for record and value alike."""
+    expires: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the state is final."""
+        return self.state in FINAL
+
+    @property
+    def crashes(self) -> int:
+        """How many starts have no orderly stop; while the job runs, the present start is one of them."""
+        return self.starts - self.stops
+
+
+class Claim(NamedTuple):
+    """A job leased to a worker, with all it needs to run it."""
+
+    token: Token
+    record: Record
+    body: bytes
+
+
+class Query(NamedTuple):
+    """Which records: every condition that is given must hold; the default matches all."""
+
+    states: frozenset[ResultState] = frozenset()
+    """Any of these; empty: any state."""
+    name: str | None = None
+    queue: str | None = None
+    node: str | None = None
+    parent: UUID | None = None
+    root: UUID | None = None
+    """Jobs of this tree, the root included."""
+    id_prefix: str | None = None
+    """Hexadecimal digits that the id starts with, without dashes."""
+    created_after: float | None = None
+    created_before: float | None = None
+    newest_first: bool = False
+    """By creation; otherwise oldest first."""
+    limit: int | None = None
+
+
+class Signal(NamedTuple):
+    """Something that was published. Signals are hints: they may be lost or doubled."""
+
+    channel: str
+    body: bytes
+
+
+class Swept(NamedTuple):
+    """What one sweep did."""
+
+    recovered: int = 0
+    """Jobs of lost workers, put back in line."""
+    expired: int = 0
+    """Records, values and notes deleted because their time was over."""
+    more: bool = False
+    """Whether the limit was reached, so that another sweep has work to do."""
