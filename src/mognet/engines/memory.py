@@ -1,0 +1,431 @@
+"""The reference engine: everything in this process's memory. Read it as the specification of the seam."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import secrets
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Self
+from uuid import UUID
+
+from mognet.codec import merge_metadata, pack_done
+from mognet.engine import DONE, SMALL_VALUE, GroupBy
+from mognet.engines.mailbox import Exchange
+from mognet.outcomes import Again, Change, Outcome
+from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.states import FINAL, ResultState
+
+
+@dataclass(slots=True)
+class Row:
+    """A job as memory keeps it."""
+
+    record: Record
+    body: bytes
+    place: int | None = None
+    """Order of arrival while in line."""
+    token: Token | None = None
+    lease_end: float = 0.0
+    value: bytes | None = None
+    value_expires: float | None = None
+    notes: dict[str, bytes] = field(default_factory=dict)
+    notes_expire: float | None = None
+
+
+@dataclass(slots=True)
+class Line:
+    """The jobs of one queue that wait: those that are due, best first, and the others by due time.
+
+    Entries are never searched for; one whose place is no longer its row's is stale and skipped.
+    """
+
+    ready: list[tuple[int, float, int, UUID]] = field(default_factory=list)
+    later: list[tuple[float, int, UUID]] = field(default_factory=list)
+
+
+class MemoryStore:
+    """What engines of one name share. Its lock makes each operation atomic, for other threads' engines too."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.rows: dict[UUID, Row] = {}
+        self.children: defaultdict[UUID, dict[UUID, None]] = defaultdict(dict)
+        self.lines: defaultdict[str, Line] = defaultdict(Line)
+        self.places = itertools.count()
+        self.leased: dict[UUID, None] = {}
+        self.ending: list[tuple[float, UUID]] = []
+        """When to look whether a record or its value has expired; an entry may have become too early."""
+        self.exchange = Exchange()
+
+
+class MemoryEngine:
+    """An :class:`mognet.engine.Engine` without a server or a file; its jobs end with the process."""
+
+    def __init__(self, app: str = "app", *, store: MemoryStore | None = None, clock: Callable[[], float] = time.time) -> None:
+        self.app = app
+        self._store = store or MemoryStore()
+        self._clock = clock
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+    # the line
+
+    async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
+        with self._store.lock:
+            added = [self._add(job, enqueue) for job in jobs]
+        if enqueue and any(added):
+            self._store.exchange.ring()
+        return added
+
+    def _add(self, job: Job, enqueue: bool) -> bool:
+        if self._live(job.id) is not None:
+            return False
+        parent = self._live(job.parent) if job.parent is not None else None
+        now = self._clock()
+        record = Record(
+            id=job.id,
+            name=job.name,
+            queue=job.queue,
+            state=ResultState.PENDING,
+            priority=job.priority,
+            created=now,
+            due=now + job.delay,
+            metadata=job.metadata,
+            parent=job.parent,
+            root=job.root or job.id,
+            label=job.label,
+        )
+        if parent is not None and parent.record.state is ResultState.REVOKED:
+            self._insert(Row(record, job.body))
+            self._end(self._store.rows[job.id], ResultState.REVOKED, job.ttl)
+            return False
+        if job.parent_token is not None and (parent is None or parent.token != job.parent_token):
+            return False
+        row = Row(record, job.body)
+        self._insert(row)
+        if enqueue:
+            self._line_up(row)
+        return True
+
+    async def claim(
+        self,
+        node: str,
+        queues: Collection[str],
+        limit: int,
+        *,
+        lease: float,
+        wait: float = 0.0,
+        ids: Collection[UUID] | None = None,
+    ) -> list[Claim]:
+        deadline = time.monotonic() + wait
+        while True:
+            with self._store.exchange.bell() as rung:
+                with self._store.lock:
+                    claims = [self._take(row, node, lease) for row in self._best(queues, limit, ids)]
+                    due_in = self._next_due(queues) - self._clock()
+                left = deadline - time.monotonic()
+                if claims or left <= 0:
+                    return claims
+                await rung(max(0.0, min(left, due_in)))
+
+    def _best(self, queues: Collection[str], limit: int, ids: Collection[UUID] | None) -> list[Row]:
+        now = self._clock()
+        if ids is not None:
+            rows = [row for id in ids if (row := self._live(id)) is not None and row.record.queue in queues]
+            return [row for row in rows if row.place is not None and row.record.due <= now][:limit]
+        chosen: list[Row] = []
+        lines = [self._store.lines[queue] for queue in queues if queue in self._store.lines]
+        while len(chosen) < limit:
+            heads = [line for line in lines if self._head(line, now) is not None]
+            if not heads:
+                break
+            *_, place, id = heapq.heappop(min(heads, key=lambda line: line.ready[0]).ready)
+            row = self._store.rows[id]
+            row.place = None
+            chosen.append(row)
+        return chosen
+
+    def _head(self, line: Line, now: float) -> Row | None:
+        """The best due job of a line, after what became due has moved up and what is stale has gone."""
+        while line.later and line.later[0][0] <= now:
+            due, place, id = heapq.heappop(line.later)
+            row = self._store.rows.get(id)
+            if row is not None and row.place == place:
+                heapq.heappush(line.ready, (-row.record.priority, due, place, id))
+        while line.ready:
+            *_, place, id = line.ready[0]
+            row = self._store.rows.get(id)
+            if row is not None and row.place == place:
+                return row
+            heapq.heappop(line.ready)
+        return None
+
+    def _next_due(self, queues: Collection[str]) -> float:
+        lines = (self._store.lines[queue] for queue in queues if queue in self._store.lines)
+        return min((line.later[0][0] for line in lines if line.later), default=float("inf"))
+
+    def _take(self, row: Row, node: str, lease: float) -> Claim:
+        now, old = self._clock(), row.record
+        row.place = None
+        row.token = Token(old.id, old.starts + 1, secrets.token_hex(8))
+        row.lease_end = now + lease
+        row.record = old._replace(state=ResultState.RUNNING, starts=old.starts + 1, node=node, started=old.started or now)
+        self._store.leased[old.id] = None
+        return Claim(row.token, row.record, row.body)
+
+    async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
+        with self._store.lock:
+            held = {token for token in tokens if self._held(token) is not None}
+            for token in held:
+                self._store.rows[token.id].lease_end = self._clock() + lease
+        return held
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
+        with self._store.lock:
+            settled = [self._settle(outcome) for outcome in outcomes]
+        if any(outcome.again for outcome in outcomes):
+            self._store.exchange.ring()
+        return settled
+
+    def _settle(self, outcome: Outcome) -> Record | None:
+        row = self._held(outcome.token)
+        if row is None:
+            return None
+        if outcome.again is None:
+            row.value = outcome.value
+            self._end(row, outcome.state, outcome.ttl, outcome.value_ttl)
+        else:
+            old = row.record
+            due = old.due if outcome.again is Again.RELEASE else self._clock() + outcome.delay
+            attempt = old.attempt + (outcome.again is Again.RETRY)
+            row.record = old._replace(state=outcome.state, stops=self._stops(row), due=due, attempt=attempt)
+            self._drop_token(row)
+            self._line_up(row)
+        return row.record
+
+    # the records
+
+    async def get(self, ids: Collection[UUID]) -> list[Record | None]:
+        with self._store.lock:
+            return [row.record if (row := self._live(id)) is not None else None for id in ids]
+
+    async def value(self, id: UUID) -> bytes | None:
+        with self._store.lock:
+            row = self._live(id)
+            expired = row is None or (row.value_expires is not None and row.value_expires <= self._clock())
+            return None if row is None or expired else row.value
+
+    async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
+        with self._store.lock:
+            row = self._live(id)
+            if row is None:
+                return self._bury(id, change) if change.tombstone else None
+            if change.token is not None and row.token != change.token:
+                return None
+            if row.record.state not in unless:
+                self._apply(row, change)
+            return row.record
+
+    def _apply(self, row: Row, change: Change) -> None:
+        if change.metadata is not None:
+            row.record = row.record._replace(metadata=merge_metadata(row.record.metadata, change.metadata))
+        if change.state in FINAL:
+            for each in [row, *self._descendants(row.record.id)] if change.descendants else [row]:
+                if not each.record.done:
+                    self._end(each, change.state, change.ttl)
+        elif change.ttl is not None:
+            self._limit_life(row, change.ttl)
+        if change.state is ResultState.SUSPENDED and row.record.state is ResultState.RUNNING:
+            row.record = row.record._replace(state=change.state, stops=row.record.stops + 1)
+        elif change.state is ResultState.RUNNING and row.record.state is ResultState.SUSPENDED:
+            row.record = row.record._replace(state=change.state, starts=row.record.starts + 1)
+
+    def _limit_life(self, row: Row, ttl: float) -> None:
+        row.record = row.record._replace(ttl=ttl)
+        if row.record.done:
+            self._set_end(row, ttl, ttl)
+
+    def _set_end(self, row: Row, ttl: float | None, value_ttl: float | None) -> None:
+        """From now on, count the time until the record and its value expire; the value never outlives the record."""
+        now = self._clock()
+        expires = None if ttl is None else now + ttl
+        value_expires = expires if value_ttl is None else now + value_ttl
+        row.value_expires = value_expires if expires is None or value_expires is None else min(expires, value_expires)
+        row.record = row.record._replace(expires=expires)
+        for moment in {row.record.expires, row.value_expires} - {None}:
+            heapq.heappush(self._store.ending, (moment or 0.0, row.record.id))
+
+    def _bury(self, id: UUID, change: Change) -> Record:
+        now = self._clock()
+        row = Row(Record(id, None, "", ResultState.PENDING, 5, now, now, root=id), b"")
+        self._insert(row)
+        self._end(row, change.state or ResultState.REVOKED, change.ttl)
+        return row.record
+
+    async def delete(self, ids: Collection[UUID]) -> int:
+        with self._store.lock:
+            return sum(self._remove(id) for id in ids if self._live(id) is not None)
+
+    async def search(self, query: Query) -> AsyncIterator[Record]:
+        with self._store.lock:
+            records = sorted(self._matching(query), key=lambda record: record.created, reverse=query.newest_first)
+        for record in records[: query.limit]:
+            yield record
+
+    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+        with self._store.lock:
+            return dict(Counter(str(getattr(record, by) or "") for record in self._matching(query)))
+
+    def _matching(self, query: Query) -> Iterator[Record]:
+        children = self._store.children.get(query.parent, {}) if query.parent is not None else None
+        for id in list(self._store.rows if children is None else children):
+            row = self._live(id)
+            if row is not None and _matches(row.record, query):
+                yield row.record
+
+    # a running task's notes
+
+    async def load(self, token: Token) -> dict[str, bytes]:
+        with self._store.lock:
+            row = self._held(token)
+            return {} if row is None else dict(self._notes(row))
+
+    async def save(self, token: Token, changes: Mapping[str, bytes | None], *, ttl: float | None = None) -> dict[str, bytes] | None:
+        with self._store.lock:
+            row = self._held(token)
+            if row is None:
+                return None
+            notes = self._notes(row)
+            replaced = {key: notes[key] for key in changes if key in notes}
+            notes.update({key: value for key, value in changes.items() if value is not None})
+            for key in [key for key, value in changes.items() if value is None]:
+                notes.pop(key, None)
+            row.notes_expire = None if ttl is None else self._clock() + ttl
+            return replaced
+
+    def _notes(self, row: Row) -> dict[str, bytes]:
+        if row.notes_expire is not None and row.notes_expire <= self._clock():
+            row.notes.clear()
+        return row.notes
+
+    # signals
+
+    async def publish(self, channel: str, body: bytes) -> None:
+        self._store.exchange.publish(Signal(channel, body))
+
+    def subscribe(self, *channels: str) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+        return self._store.exchange.subscribe(*channels)
+
+    # upkeep
+
+    async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
+        with self._store.lock:
+            now = self._clock()
+            lost = [row for id in self._store.leased if (row := self._store.rows[id]).lease_end <= now][:limit]
+            for row in lost:
+                undone = 1 if row.record.state is ResultState.SUSPENDED else 0
+                row.record = row.record._replace(state=ResultState.PENDING, stops=row.record.stops - undone)
+                self._drop_token(row)
+                self._line_up(row)
+            expired = self._expire(now, limit)
+        if lost:
+            self._store.exchange.ring()
+        return Swept(len(lost), expired, limit in (len(lost), expired))
+
+    def _expire(self, now: float, limit: int) -> int:
+        ending, expired = self._store.ending, 0
+        while ending and ending[0][0] <= now and expired < limit:
+            row = self._store.rows.get(heapq.heappop(ending)[1])
+            if row is not None and _expired(row.record, now):
+                expired += self._remove(row.record.id)
+            elif row is not None and row.value is not None and row.value_expires is not None and row.value_expires <= now:
+                row.value = None
+                expired += 1
+        return expired
+
+    # one job
+
+    def _live(self, id: UUID) -> Row | None:
+        row = self._store.rows.get(id)
+        if row is not None and _expired(row.record, self._clock()):
+            self._remove(id)
+            return None
+        return row
+
+    def _held(self, token: Token) -> Row | None:
+        row = self._live(token.id)
+        return row if row is not None and row.token == token else None
+
+    def _insert(self, row: Row) -> None:
+        self._store.rows[row.record.id] = row
+        if row.record.parent is not None:
+            self._store.children[row.record.parent][row.record.id] = None
+
+    def _line_up(self, row: Row) -> None:
+        row.place = next(self._store.places)
+        heapq.heappush(self._store.lines[row.record.queue].later, (row.record.due, row.place, row.record.id))
+
+    def _drop_token(self, row: Row) -> None:
+        row.token = None
+        self._store.leased.pop(row.record.id, None)
+
+    @staticmethod
+    def _stops(row: Row) -> int:
+        """``stops`` after this attempt's end: one that waits for children has been counted already."""
+        return row.record.stops + (row.record.state is ResultState.RUNNING)
+
+    def _end(self, row: Row, state: ResultState, ttl: float | None, value_ttl: float | None = None) -> None:
+        by_hand = row.record.ttl
+        row.record = row.record._replace(state=state, finished=self._clock(), stops=self._stops(row))
+        self._set_end(row, ttl if by_hand is None else by_hand, value_ttl if by_hand is None else by_hand)
+        row.place = None
+        row.notes.clear()
+        self._drop_token(row)
+        small = row.value if row.value is None or len(row.value) <= SMALL_VALUE else None
+        self._store.exchange.publish_lazily(DONE, lambda: pack_done(row.record, small))
+
+    def _remove(self, id: UUID) -> bool:
+        row = self._store.rows.pop(id)
+        self._store.leased.pop(id, None)
+        if row.record.parent is not None:
+            siblings = self._store.children[row.record.parent]
+            siblings.pop(id, None)
+            if not siblings:
+                del self._store.children[row.record.parent]
+        return True
+
+    def _descendants(self, id: UUID) -> Iterator[Row]:
+        todo = list(self._store.children.get(id, ()))
+        while todo:
+            row = self._live(child := todo.pop())
+            if row is not None:
+                yield row
+            todo.extend(self._store.children.get(child, ()))
+
+
+def _expired(record: Record, now: float) -> bool:
+    return record.expires is not None and record.expires <= now and record.done
+
+
+def _matches(record: Record, query: Query) -> bool:
+    return (
+        (not query.states or record.state in query.states)
+        and query.name in (None, record.name)
+        and query.queue in (None, record.queue)
+        and query.node in (None, record.node)
+        and query.parent in (None, record.parent)
+        and query.root in (None, record.root)
+        and (query.id_prefix is None or record.id.hex.startswith(query.id_prefix))
+        and (query.created_after is None or record.created > query.created_after)
+        and (query.created_before is None or record.created < query.created_before)
+    )
