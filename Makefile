@@ -52,7 +52,7 @@ clean: ## remove the environment, caches and build output
 # The stamps say what is installed: .core what a user gets, .dev the tools as well. (An old pip does not know --group.)
 $(VENV)/.core: pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "no Python of at least 3.11 (with venv) found; name one: make PYTHON=/path/to/python" >&2; exit 1; }
-	@[ -x $(BIN)/python ] || { echo "setting up $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "setting up $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv --clear $(VENV); }
 	@$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
