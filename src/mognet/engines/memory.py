@@ -29,7 +29,9 @@ class Row:
     record: Record
     body: bytes
     place: int | None = None
-    """Order of arrival while in line."""
+    """Order of arrival, while in line."""
+    arrival: int | None = None
+    """The place it had last, which it gets back unless it was retried or paused."""
     token: Token | None = None
     lease_end: float = 0.0
     value: bytes | None = None
@@ -42,11 +44,13 @@ class Row:
 class Line:
     """The jobs of one queue that wait: those that are due, best first, and the others by due time.
 
-    Entries are never searched for; one whose place is no longer its row's is stale and skipped.
+    Entries are never searched for; one whose place is no longer its row's is stale and skipped, and goes at the latest
+    when the stale outnumber the others.
     """
 
     ready: list[tuple[int, float, int, UUID]] = field(default_factory=list)
     later: list[tuple[float, int, UUID]] = field(default_factory=list)
+    jobs: int = 0
 
 
 class MemoryStore:
@@ -132,7 +136,7 @@ class MemoryEngine:
             with self._store.exchange.bell() as rung:
                 with self._store.lock:
                     claims = [self._take(row, node, lease) for row in self._best(queues, limit, ids)]
-                    due_in = self._next_due(queues) - self._clock()
+                    due_in = self._next_due(queues, ids) - self._clock()
                 left = deadline - time.monotonic()
                 if claims or left <= 0:
                     return claims
@@ -141,42 +145,50 @@ class MemoryEngine:
     def _best(self, queues: Collection[str], limit: int, ids: Collection[UUID] | None) -> list[Row]:
         now = self._clock()
         if ids is not None:
-            rows = [row for id in ids if (row := self._live(id)) is not None and row.record.queue in queues]
-            return [row for row in rows if row.place is not None and row.record.due <= now][:limit]
+            rows = [row for row in self._in_line(queues, ids) if row.record.due <= now]
+            return sorted(rows, key=lambda row: (-row.record.priority, row.record.due, row.place))[:limit]
         chosen: list[Row] = []
         lines = [self._store.lines[queue] for queue in queues if queue in self._store.lines]
         while len(chosen) < limit:
             heads = [line for line in lines if self._head(line, now) is not None]
             if not heads:
                 break
-            *_, place, id = heapq.heappop(min(heads, key=lambda line: line.ready[0]).ready)
-            row = self._store.rows[id]
-            row.place = None
+            row = self._store.rows[min(heads, key=lambda line: line.ready[0]).ready[0][-1]]
+            self._leave_line(row)
             chosen.append(row)
         return chosen
+
+    def _in_line(self, queues: Collection[str], ids: Collection[UUID]) -> list[Row]:
+        rows = [row for id in set(ids) if (row := self._live(id)) is not None]
+        return [row for row in rows if row.place is not None and row.record.queue in queues]
 
     def _head(self, line: Line, now: float) -> Row | None:
         """The best due job of a line, after what became due has moved up and what is stale has gone."""
         while line.later and line.later[0][0] <= now:
             due, place, id = heapq.heappop(line.later)
-            row = self._store.rows.get(id)
-            if row is not None and row.place == place:
+            row = self._at(due, place, id)
+            if row is not None:
                 heapq.heappush(line.ready, (-row.record.priority, due, place, id))
         while line.ready:
-            *_, place, id = line.ready[0]
-            row = self._store.rows.get(id)
-            if row is not None and row.place == place:
+            row = self._at(*line.ready[0][1:])
+            if row is not None:
                 return row
             heapq.heappop(line.ready)
         return None
 
-    def _next_due(self, queues: Collection[str]) -> float:
+    def _at(self, due: float, place: int, id: UUID) -> Row | None:
+        row = self._store.rows.get(id)
+        return row if row is not None and row.place == place and row.record.due == due else None
+
+    def _next_due(self, queues: Collection[str], ids: Collection[UUID] | None) -> float:
+        if ids is not None:
+            return min((row.record.due for row in self._in_line(queues, ids)), default=float("inf"))
         lines = (self._store.lines[queue] for queue in queues if queue in self._store.lines)
         return min((line.later[0][0] for line in lines if line.later), default=float("inf"))
 
     def _take(self, row: Row, node: str, lease: float) -> Claim:
         now, old = self._clock(), row.record
-        row.place = None
+        self._leave_line(row)
         row.token = Token(old.id, old.starts + 1, secrets.token_hex(8))
         row.lease_end = now + lease
         row.record = old._replace(state=ResultState.RUNNING, starts=old.starts + 1, node=node, started=old.started or now)
@@ -210,7 +222,7 @@ class MemoryEngine:
             attempt = old.attempt + (outcome.again is Again.RETRY)
             row.record = old._replace(state=outcome.state, stops=self._stops(row), due=due, attempt=attempt)
             self._drop_token(row)
-            self._line_up(row)
+            self._line_up(row, row.arrival if outcome.again is Again.RELEASE else None)
         return row.record
 
     # the records
@@ -264,6 +276,7 @@ class MemoryEngine:
         row.record = row.record._replace(expires=expires)
         for moment in {row.record.expires, row.value_expires} - {None}:
             heapq.heappush(self._store.ending, (moment or 0.0, row.record.id))
+        self._tidy()
 
     def _bury(self, id: UUID, change: Change) -> Record:
         now = self._clock()
@@ -336,7 +349,7 @@ class MemoryEngine:
                 undone = 1 if row.record.state is ResultState.SUSPENDED else 0
                 row.record = row.record._replace(state=ResultState.PENDING, stops=row.record.stops - undone)
                 self._drop_token(row)
-                self._line_up(row)
+                self._line_up(row, row.arrival)
             expired = self._expire(now, limit)
         if lost:
             self._store.exchange.ring()
@@ -371,9 +384,30 @@ class MemoryEngine:
         if row.record.parent is not None:
             self._store.children[row.record.parent][row.record.id] = None
 
-    def _line_up(self, row: Row) -> None:
-        row.place = next(self._store.places)
-        heapq.heappush(self._store.lines[row.record.queue].later, (row.record.due, row.place, row.record.id))
+    def _line_up(self, row: Row, arrival: int | None = None) -> None:
+        row.place = row.arrival = next(self._store.places) if arrival is None else arrival
+        line = self._store.lines[row.record.queue]
+        line.jobs += 1
+        heapq.heappush(line.later, (row.record.due, row.place, row.record.id))
+
+    def _leave_line(self, row: Row) -> None:
+        if row.place is None:
+            return
+        row.place = None
+        line = self._store.lines[row.record.queue]
+        line.jobs -= 1
+        if len(line.ready) + len(line.later) > 2 * line.jobs:
+            line.ready[:] = sorted({entry for entry in line.ready if self._at(*entry[1:]) is not None})
+            line.later[:] = sorted({entry for entry in line.later if self._at(*entry) is not None})
+        if line.jobs == 0:
+            del self._store.lines[row.record.queue]
+
+    def _tidy(self) -> None:
+        """Forget the ends of records that are gone, when they outnumber the others."""
+        ending, rows = self._store.ending, self._store.rows
+        if len(ending) > 4 * len(rows):
+            moments = ((moment, id) for id, row in rows.items() for moment in (row.record.expires, row.value_expires))
+            ending[:] = sorted((moment, id) for moment, id in moments if moment is not None)
 
     def _drop_token(self, row: Row) -> None:
         row.token = None
@@ -388,15 +422,17 @@ class MemoryEngine:
         by_hand = row.record.ttl
         row.record = row.record._replace(state=state, finished=self._clock(), stops=self._stops(row))
         self._set_end(row, ttl if by_hand is None else by_hand, value_ttl if by_hand is None else by_hand)
-        row.place = None
+        self._leave_line(row)
         row.notes.clear()
         self._drop_token(row)
         small = row.value if row.value is None or len(row.value) <= SMALL_VALUE else None
         self._store.exchange.publish_lazily(DONE, lambda: pack_done(row.record, small))
 
     def _remove(self, id: UUID) -> bool:
+        self._leave_line(self._store.rows[id])
         row = self._store.rows.pop(id)
         self._store.leased.pop(id, None)
+        self._tidy()
         if row.record.parent is not None:
             siblings = self._store.children[row.record.parent]
             siblings.pop(id, None)

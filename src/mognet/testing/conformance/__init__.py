@@ -1,0 +1,43 @@
+"""The proof that an engine keeps the laws of :mod:`mognet.engine`: one group of tests per law.
+
+Whoever writes an engine says in a :class:`Harness` how to open it, and lets pytest collect :class:`EngineConformance`::
+
+    import pytest
+    from mognet.testing.conformance import APP, EngineConformance, Harness
+
+    class MyHarness(Harness):
+        def __init__(self, path):
+            self.path = path
+
+        def open(self, app=APP):
+            return MyEngine(self.path, app)
+
+    class TestMyEngine(EngineConformance):
+        @pytest.fixture
+        def harness(self, tmp_path):
+            return MyHarness(tmp_path)
+
+It needs pytest, pytest-asyncio and hypothesis. A harness on whose store the clock can be moved says ``fake_clock = True`` and
+moves it in ``advance``: then every boundary is tested to the point, and no test sleeps. ``leftovers`` opens the store by other
+means than the engine and counts what is there; without it the law *nothing leaks* is only half proved.
+:mod:`mognet.testing.machine` goes on from here with random sequences of operations.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+for _name in ("bench", "repeatable", "holding", "fencing"):
+    pytest.register_assert_rewrite(f"{__name__}.{_name}")
+
+from mognet.testing.conformance.bench import APP, Bench, Group, Harness  # noqa: E402
+from mognet.testing.conformance.fencing import Fenced  # noqa: E402
+from mognet.testing.conformance.holding import OneHolder  # noqa: E402
+from mognet.testing.conformance.repeatable import Repeatable  # noqa: E402
+
+
+class EngineConformance(Repeatable, OneHolder, Fenced):
+    """Every law."""
+
+
+__all__ = ["APP", "Bench", "EngineConformance", "Group", "Harness"]
