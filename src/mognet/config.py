@@ -1,0 +1,434 @@
+"""The settings of an app: what they are and where they come from.
+
+A value comes from the first of: code, the environment (``MOGNET_LEASE=30``), the nearest ``mognet.toml`` or ``[tool.mognet]`` in a
+``pyproject.toml``, the default. Flags of the command line stand above them all: they are assigned to the resolved config.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
+
+from mognet.exceptions import ImproperlyConfigured
+from mognet.redaction import redact_url
+
+__all__ = ["AppConfig", "Queues", "Resolved", "app_setting", "default_url", "project_root", "redact_url", "resolve"]
+
+logger = logging.getLogger(__name__)
+
+_ENV = "MOGNET_"
+_RESERVED = re.compile(r"MOGNET_(APP|LOG_LEVEL|LOG_FORMAT|TEST_.*|REQUIRE_.*)", re.DOTALL)
+_DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d|)\s*", re.ASCII | re.IGNORECASE)
+_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = timedelta(days=36_525)  # a hundred years: "for ever" that can still be added to today's date
+_BYTES: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
+_warned: set[str] = set()
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):  # pydantic would read `true` as 1
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+def _duration(value: Any) -> Any:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    return float(match[1]) * _UNITS[match[2].lower()] if match else _number(value)
+
+
+def _size(value: Any) -> Any:
+    return int(_BYTES.validate_python(value)) if isinstance(value, str) else _number(value)
+
+
+Count = Annotated[int, BeforeValidator(_number)]
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=_LONGEST)]
+Period = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0), le=_LONGEST)]
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+class _Settings(BaseModel):
+    # Values may hold passwords, so errors do not repeat them.
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suggest(cls, data: Any) -> Any:
+        unknown = [str(key) for key in data if key not in cls.model_fields] if isinstance(data, Mapping) else []
+        if unknown:
+            raise ValueError("; ".join(f"unknown setting {key!r}{_hint(key, cls.model_fields)}" for key in unknown))
+        return data
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Assign and check; a refused value leaves the old one in place (pydantic alone would keep the refused one)."""
+            values, given = dict(self.__dict__), set(self.model_fields_set)
+            try:
+                super().__setattr__(name, value)
+            except ValidationError:
+                self.__dict__.update(values)
+                self.model_fields_set.intersection_update(given)
+                raise
+
+
+class Queues(_Settings):
+    """The queues a worker listens to: those included, or all but those excluded, or (neither given) all that its tasks use."""
+
+    include: set[str] = Field(default_factory=set, description="Listen to these queues only. Cannot be combined with `exclude`.")
+    exclude: set[str] = Field(default_factory=set, description="Listen to all queues but these. Cannot be combined with `include`.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.ensure_valid()
+        return self
+
+    def ensure_valid(self) -> None:
+        """Raise ``ValueError`` if queues are both included and excluded (sets changed in place are not seen before)."""
+        if self.include and self.exclude:
+            raise ValueError("queues can be included or excluded, not both: empty `include` or `exclude`")
+
+
+def _node_id() -> str:
+    return f"{os.getpid()}@{socket.gethostname()}"
+
+
+class AppConfig(_Settings):
+    """All settings of an app, with defaults that suit a first day and a production day.
+
+    Durations are ``timedelta``; numbers count as seconds, text may carry a unit (``500ms``, ``15s``, ``5m``, ``12h``, ``7d``).
+    Sizes are bytes; text may carry a unit (``16MiB``).
+
+    ``minimum_concurrency`` is 100 because an asyncio task mostly waits: one process can hold hundreds, and with the single slot that
+    Mognet 2.0 had the event loop would stand idle during each wait. Lower it for tasks that compute.
+    """
+
+    url: str | None = Field(
+        default=None, min_length=1, description="Engine URL, e.g. `redis://host`. Unset: a SQLite file at the project root."
+    )
+    node_id: str = Field(default_factory=_node_id, min_length=1, description="Name of this process among the workers; `pid@host` if unset.")
+    imports: list[str] = Field(default_factory=list, description="Modules to import before work starts, so that their tasks are known.")
+    max_recursion: Count = Field(default=64, ge=1, description="Deepest chain of jobs that start jobs, in levels; a deeper one fails.")
+    max_retries: Count = Field(default=3, ge=0, description="Further starts of a job whose worker crashed; a task's `retries` count apart.")
+    max_tasks: Count | None = Field(default=None, ge=1, description="The worker exits after this many jobs; unset: never.")
+    default_task_route: str = Field(default="tasks", min_length=1, description="Queue of tasks that name none and match no route.")
+    task_routes: dict[str, str] = Field(default_factory=dict, description="Queue by task name; goes before the queue a task itself names.")
+    task_queues: Queues = Field(default_factory=Queues, description="Queues that a worker listens to: `include` or `exclude`.")
+    minimum_concurrency: Count = Field(
+        default=100, ge=1, description="Slots of a worker: jobs running at once. As a default it shrinks to a lower `maximum_concurrency`."
+    )
+    maximum_concurrency: Count | None = Field(
+        default=None,
+        ge=1,
+        description="Jobs a worker holds at most, running and waiting for children; at least the minimum; unset: no cap.",
+    )
+    services_settings: dict[str, Any] = Field(default_factory=dict, repr=False, description="Settings for your services, passed on as is.")
+    lease: Period = Field(
+        default=timedelta(seconds=15),
+        description="Seconds a worker owns a job without renewing; it renews three times as often. Crash recovery takes this plus a sweep.",
+    )
+    shutdown_grace: Duration = Field(
+        default=timedelta(seconds=25), description="Seconds running tasks get to finish at shutdown before they are handed back."
+    )
+    max_block: Period = Field(
+        default=timedelta(seconds=60),
+        description="Seconds the event loop may stand still before the worker stops renewing leases, so that others take its jobs.",
+    )
+    result_ttl: Period = Field(default=timedelta(days=21), description="How long a finished job's record is kept (21 days).")
+    result_value_ttl: Period = Field(default=timedelta(days=7), description="How long a finished job's value is kept (7 days).")
+    state_ttl: Period = Field(default=timedelta(days=21), description="How long a task's state is kept unchanged (21 days).")
+    max_message_size: Size = Field(
+        default=1024**2, description="Largest request, in bytes; a larger one is refused when submitted (1 MiB)."
+    )
+    max_result_size: Size = Field(
+        default=16 * 1024**2, description="Largest value of a task, in bytes; a larger one fails the job (16 MiB)."
+    )
+    max_metadata_size: Size = Field(default=16 * 1024, description="Largest metadata of one job, in bytes of JSON (16 KiB).")
+    show_arguments: bool = Field(
+        default=False, description="Store a printable form of the arguments with each job. Off: they may hold secrets."
+    )
+    sweep_interval: Period = Field(
+        default=timedelta(seconds=5), description="Seconds between sweeps for crashed, overdue and expired jobs."
+    )
+
+    # What `resolve` put into fields that code left alone, to tell it from changes in place (`config.imports.append(…)`).
+    _filled: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.task_queues.ensure_valid()
+        most = self.maximum_concurrency
+        if most is not None and self.minimum_concurrency > most:
+            if "minimum_concurrency" in self.model_fields_set:
+                raise ValueError(f"maximum_concurrency ({most}) must be at least minimum_concurrency ({self.minimum_concurrency})")
+            self.__dict__["minimum_concurrency"] = most
+        return self
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, redact_url(value) if name == "url" and isinstance(value, str) else value
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Self:
+        """The settings in a JSON or TOML file; ``ImproperlyConfigured`` names the file, the key and the remedy.
+
+        A ``pyproject.toml`` keeps them in ``[tool.mognet]``. The key ``app`` is for the command line and is skipped here.
+        """
+        path = Path(path)
+        table = _read_table(path)
+        if table is None:
+            raise ImproperlyConfigured(f"{path}: has no [tool.mognet] table; add it, or name another file")
+        table.pop("app", None)
+        try:
+            return cls.model_validate(table)
+        except ValidationError as error:
+            raise _improper(error, lambda _: str(path), "correct or remove it in the file") from None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A complete config, and where each of its values came from: ``code``, a variable, a file's path or ``default``."""
+
+    config: AppConfig
+    origins: dict[str, str]
+
+
+def resolve(
+    config: AppConfig | None = None,
+    *,
+    url: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    start: Path | None = None,
+) -> Resolved:
+    """Fill what code left alone from the environment and the nearest file, on the same config object; may be done again.
+
+    A ``url`` counts as code and goes before the one in ``config``. An error leaves the config as it was.
+    """
+    config = AppConfig() if config is None else config
+    model = type(config)
+    code = {name: getattr(config, name) for name in model.model_fields if _set_in_code(config, name)}
+    if url is not None:
+        code["url"] = url
+    path, from_file = _find_file(start), {}
+    if path is not None:
+        loaded = model.from_file(path)
+        from_file = {name: getattr(loaded, name) for name in loaded.model_fields_set}
+    from_env, variables = _read_environ(model, environ, from_file)
+    origins = dict.fromkeys(model.model_fields, "default") | dict.fromkeys(from_file, str(path)) | variables | dict.fromkeys(code, "code")
+    try:
+        # All at once: one by one, values that only fit together would be refused.
+        fresh = model.model_validate({**from_file, **from_env, **code})
+    except ValidationError as error:
+        raise _improper(error, lambda name: origins.get(name, ""), "correct or remove it") from None
+    for name in origins:
+        if name not in code or name == "url":
+            value = getattr(fresh, name)
+            if value != getattr(config, name):
+                config.__dict__[name] = value
+    config._filled = {name: deepcopy(getattr(config, name)) for name in (from_file.keys() | from_env.keys()) - code.keys()}
+    if url is not None:
+        config.model_fields_set.add("url")
+    return Resolved(config, origins)
+
+
+def _set_in_code(config: AppConfig, name: str) -> bool:
+    value = getattr(config, name)
+    if name in config.model_fields_set or not isinstance(value, (list, set, dict, BaseModel)):
+        return name in config.model_fields_set
+    default = type(config).model_fields[name].get_default(call_default_factory=True, validated_data={})
+    return bool(value != default and value != config._filled.get(name))
+
+
+def _improper(error: ValidationError, origin: Callable[[str], str], remedy: str) -> ImproperlyConfigured:
+    """The same error in words of the file or variable it is about, without the value (which may hold a password)."""
+    lines = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        key, text = ".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")
+        source = origin(key.partition(".")[0])
+        if not source:  # about several settings together
+            source = ", ".join(f"{name} from {origin(name)}" for name in AppConfig.model_fields if name in text and origin(name))
+        lines.append(": ".join(part for part in (source, key, text) if part))
+    return ImproperlyConfigured(f"{'; '.join(lines)} ({remedy})")
+
+
+# --- the environment
+
+
+def _plain(annotation: Any) -> Any:
+    """The type itself, out of ``Annotated`` and ``… | None``."""
+    while True:
+        some = [arg for arg in get_args(annotation) if arg is not type(None)]
+        if get_origin(annotation) is Annotated or (get_origin(annotation) in (Union, UnionType) and len(some) == 1):
+            annotation = some[0]
+        else:
+            return annotation
+
+
+def _type_at(annotation: Any, path: Sequence[str]) -> Any:
+    """The type of the value at a path of names below a model, None if there is no such place."""
+    for part in path:
+        annotation = _plain(annotation)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and part in annotation.model_fields:
+            annotation = annotation.model_fields[part].annotation
+        elif get_origin(annotation) is dict and part:
+            annotation = get_args(annotation)[1]
+        elif annotation is not Any or not part:
+            return None
+    return annotation
+
+
+def _parse(variable: str, text: str, annotation: Any) -> Any:
+    """A variable's text as plain data for a type; single values stay text, for pydantic to convert."""
+    text, plain = text.strip(), _plain(annotation)
+    kind = get_origin(plain) or plain
+    try:
+        if plain is Any:
+            try:
+                return json.loads(text)
+            except ValueError:
+                return text
+        if kind in (list, set) and not text.startswith("["):
+            return [item.strip() for item in text.split(",") if item.strip()]
+        if kind is dict and not text.startswith("{"):
+            pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+            if not all(key.strip() and equals for key, equals, _ in pairs):
+                raise ImproperlyConfigured(f"{variable}: should be JSON, or pairs such as a=b,c=d")
+            return {key.strip(): _parse(variable, value, get_args(plain)[1]) for key, _, value in pairs}
+        if kind in (list, set, dict) or (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        where = f" (column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ImproperlyConfigured(f"{variable}: is not valid JSON{where}; correct it, or unset it") from None
+    return None if plain is not annotation and text.lower() in ("none", "null") else text
+
+
+def _read_environ(model: type[AppConfig], environ: Mapping[str, str], below: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values set by variables and, for each, the names of its variables. An empty variable counts as not set.
+
+    A name with double underscores sets one entry; in a dictionary the file's other entries (``below``) stay.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for variable in sorted(environ):  # so MOGNET_X comes before MOGNET_X__Y
+        if not variable.startswith(_ENV) or _RESERVED.fullmatch(variable) or not environ[variable].strip():
+            continue
+        name, *path = variable.removeprefix(_ENV).lower().split("__")
+        annotation = _type_at(model, [name, *path])
+        if annotation is None:
+            _warn_unknown(model, variable)
+            continue
+        value = _parse(variable, environ[variable], annotation)
+        if path:
+            base = below.get(name, {})
+            place = values.setdefault(name, deepcopy(base) if isinstance(base, dict) else {})
+            for part in path[:-1]:
+                place = place.setdefault(part, {}) if isinstance(place, dict) else place
+            if not isinstance(place, dict):
+                raise ImproperlyConfigured(f"{variable}: sets an entry of what is not a table; unset it or the setting above it")
+            place[path[-1]] = value
+            origins[name] = f"{origins[name]}, {variable}" if name in origins else variable
+        else:
+            values[name], origins[name] = value, variable
+    return values, origins
+
+
+def _warn_unknown(model: type[AppConfig], variable: str) -> None:
+    if variable in _warned:
+        return
+    _warned.add(variable)
+    known = [_ENV + name.upper() for name in model.model_fields] + [f"{_ENV}TASK_QUEUES__{name.upper()}" for name in Queues.model_fields]
+    logger.warning("unknown environment variable %r is ignored%s", variable, _hint(variable, known))
+
+
+# --- files and places
+
+
+def _read_table(path: Path) -> dict[str, Any] | None:
+    """The settings in a file; None for a ``pyproject.toml`` without ``[tool.mognet]``."""
+    import tomllib  # here, so that `import mognet` does not pay for it
+
+    if path.suffix not in (".json", ".toml"):
+        raise ImproperlyConfigured(f"{path}: settings are read from .json or .toml; rename or convert the file")
+    try:
+        text = path.read_text("utf-8-sig")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ImproperlyConfigured(f"{path}: cannot be read ({error.strerror}); check its path and permissions") from None
+    except (ValueError, RecursionError) as error:
+        reason = "not UTF-8" if isinstance(error, UnicodeError) else error
+        raise ImproperlyConfigured(f"{path}: is not valid {path.suffix[1:].upper()} ({reason}); correct the file") from None
+    if path.name == "pyproject.toml":
+        tool = data.get("tool")
+        data = tool.get("mognet") if isinstance(tool, dict) else None
+    if data is not None and not isinstance(data, dict):
+        raise ImproperlyConfigured(f"{path}: settings should be a table of names and values")
+    return data
+
+
+def _upwards(start: Path | None) -> list[Path]:
+    here = Path(start if start is not None else Path.cwd()).resolve()
+    here = here.parent if here.is_file() else here
+    return [here, *here.parents]
+
+
+def _find_file(start: Path | None) -> Path | None:
+    """The nearest ``mognet.toml``, or ``pyproject.toml`` that speaks of mognet, from ``start`` upwards."""
+    for folder in _upwards(start):
+        if os.path.isfile(own := folder / "mognet.toml"):
+            return own
+        shared = folder / "pyproject.toml"
+        try:
+            if os.path.isfile(shared) and _read_table(shared) is not None:
+                return shared
+        except ImproperlyConfigured:  # ours to report only if it holds our settings
+            if os.access(shared, os.R_OK) and b"mognet" in shared.read_bytes():
+                raise
+    return None
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The nearest folder upwards with a ``pyproject.toml`` or ``mognet.toml``, else the start itself (default: working directory)."""
+    folders = _upwards(start)
+    marks = ("pyproject.toml", "mognet.toml")
+    return next((folder for folder in folders if any(os.path.isfile(folder / mark) for mark in marks)), folders[0])
+
+
+def default_url(app_name: str, start: Path | None = None) -> str:
+    """The URL of an app that was given none: ``.mognet/<app name>.db`` at the project root. Nothing is created.
+
+    In the path ``%``, ``?`` and ``#`` are percent-encoded, all else is as it is; odd characters of the name become ``=XX``.
+    """
+    raw = app_name.encode("utf-8", "surrogatepass")
+    name = "".join(chr(b) if re.match(rb"[A-Za-z0-9_.-]", bytes([b])) else f"={b:02X}" for b in raw) or "="
+    name = f"=2E{name[1:]}" if name.startswith(".") else name
+    if len(name) > 150:  # file systems stop at 255, and SQLite adds suffixes
+        name = f"{name[:120]}={hashlib.sha256(raw).hexdigest()[:16]}"
+    path = (project_root(start) / ".mognet" / f"{name}.db").as_posix()
+    return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
+def app_setting(start: Path | None = None) -> str | None:
+    """The ``app`` named in the nearest file: what the command line runs when it is told none."""
+    path = _find_file(start)
+    app = (_read_table(path) or {}).get("app") if path is not None else None
+    if app is not None and (not isinstance(app, str) or not app.strip()):
+        raise ImproperlyConfigured(f"{path}: app: should be text such as 'package.module:app'; correct or remove it in the file")
+    return app
