@@ -17,6 +17,7 @@
     │   ├── ResultValueLost
     │   └── ResultLost
     ├── NotStorable                    (also a ValueError)
+    ├── AttemptLost
     ├── TooManyRetries
     ├── InvalidTaskArguments           (also a ValueError)
     ├── UnknownTask
@@ -141,6 +142,10 @@ class ResultLost(_AboutResult):
 
 class NotStorable(MognetError, ValueError):
     """A value that cannot be written as JSON, or is larger than allowed."""
+
+
+class AttemptLost(MognetError):
+    """This attempt no longer owns its job (it was revoked, deleted, or taken over by another worker): it can write nothing."""
 
 
 class TooManyRetries(MognetError):

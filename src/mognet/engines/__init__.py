@@ -1,0 +1,30 @@
+"""From a URL to an engine, which is imported only then."""
+
+from __future__ import annotations
+
+from mognet.engine import OpenEngine
+from mognet.exceptions import ImproperlyConfigured
+from mognet.redaction import redact_url
+
+SCHEMES = ("sqlite", "memory")
+
+
+def engine_factory(url: str, app: str) -> OpenEngine:
+    """What makes engines for an app of this name; all that it makes share line and records.
+
+    Raises :class:`ImproperlyConfigured` for a URL that no engine understands. Connects to nothing yet.
+    """
+    scheme = url.partition(":")[0].lower()
+    if scheme == "memory":
+        from mognet.engines.memory import MemoryEngine, MemoryStore, shared_store
+
+        name = url.partition("://")[2]
+        store = shared_store(app, name) if name else MemoryStore()
+        return lambda: MemoryEngine(app, store=store)
+    if scheme == "sqlite":
+        from mognet.engines.sql.sqlite import SQLiteEngine
+
+        SQLiteEngine.from_url(url, app)  # a wrong URL is refused now, not at the first connect
+        return lambda: SQLiteEngine.from_url(url, app)
+    known = ", ".join(f"{each}://" for each in SCHEMES)
+    raise ImproperlyConfigured(f"no engine understands the URL {redact_url(url)!r}; it should start with one of {known}")

@@ -7,6 +7,7 @@ import itertools
 import secrets
 import threading
 import time
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -465,3 +466,11 @@ def _matches(record: Record, query: Query) -> bool:
         and (query.created_after is None or record.created > query.created_after)
         and (query.created_before is None or record.created < query.created_before)
     )
+
+
+_shared: weakref.WeakValueDictionary[tuple[str, str], MemoryStore] = weakref.WeakValueDictionary()
+
+
+def shared_store(app: str, name: str) -> MemoryStore:
+    """The store of this name, for every app of one name in this process; gone when nobody uses it any more."""
+    return _shared.setdefault((app, name), MemoryStore())

@@ -27,16 +27,20 @@ from __future__ import annotations
 
 import pytest
 
-for _name in ("bench", "repeatable", "holding", "fencing"):
+for _name in ("bench", "repeatable", "holding", "fencing", "finality", "ordering", "content", "signals"):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
 from mognet.testing.conformance.bench import APP, Bench, Group, Harness  # noqa: E402
+from mognet.testing.conformance.content import Content  # noqa: E402
 from mognet.testing.conformance.fencing import Fenced  # noqa: E402
+from mognet.testing.conformance.finality import FinalIsFinal  # noqa: E402
 from mognet.testing.conformance.holding import OneHolder  # noqa: E402
+from mognet.testing.conformance.ordering import Clock, Order  # noqa: E402
 from mognet.testing.conformance.repeatable import Repeatable  # noqa: E402
+from mognet.testing.conformance.signals import Signals, Waiting  # noqa: E402
 
 
-class EngineConformance(Repeatable, OneHolder, Fenced):
+class EngineConformance(Repeatable, OneHolder, Fenced, FinalIsFinal, Order, Clock, Content, Signals, Waiting):
     """Every law."""
 
 

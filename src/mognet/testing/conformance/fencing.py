@@ -72,7 +72,14 @@ class Fenced(Group):
 
     async def test_after_every_fate(self, bench: Bench) -> None:
         """A token is spent by the settle that it made: the next attempt needs a new one."""
-        for fate in (lambda t: retry(t, 0.0), lambda t: retry(t, LONG), paused, released, lambda t: succeeded(t, b"1"), lambda t: failed(t, b"1")):
+        for fate in (
+            lambda t: retry(t, 0.0),
+            lambda t: retry(t, LONG),
+            paused,
+            released,
+            lambda t: succeeded(t, b"1"),
+            lambda t: failed(t, b"1"),
+        ):
             claim = await bench.start()
             await bench.settle(fate(claim.token))
             await self.refuses(bench, claim.token)

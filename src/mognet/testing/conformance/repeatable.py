@@ -96,7 +96,14 @@ class Repeatable(Group):
         """Each change, sent twice, answers the same record twice."""
         claim = await bench.start(metadata=b'{"a":1,"b":2}')
         token = claim.token
-        changes = [suspend(token), resume(token), merge_metadata(b'{"b":3,"c":null}', token), merge_metadata(b'{"d":4}'), set_ttl(60.0), revoke()]
+        changes = [
+            suspend(token),
+            resume(token),
+            merge_metadata(b'{"b":3,"c":null}', token),
+            merge_metadata(b'{"d":4}'),
+            set_ttl(60.0),
+            revoke(),
+        ]
         for change in changes:
             first = await bench.engine.update(token.id, change)
             assert first is not None

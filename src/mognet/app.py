@@ -1,0 +1,289 @@
+"""The house: one object through which everything is reached."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Self, TypeVar, overload
+from uuid import UUID, uuid4
+
+from mognet.backend import ResultBackend
+from mognet.backoff import Backoff
+from mognet.calling import Calling
+from mognet.client import Client, create_request
+from mognet.config import AppConfig, default_url, resolve
+from mognet.context import Context
+from mognet.control import CONTROL, NodeStatus, QueueStats, StatusQuery, write
+from mognet.engine import Engine, OpenEngine
+from mognet.engines import engine_factory
+from mognet.engines.guarded import GuardedEngine
+from mognet.exceptions import ImproperlyConfigured, NotConnected, QueueNotFound
+from mognet.middleware import MiddlewareStack
+from mognet.records import Query
+from mognet.registry import TaskDecorator, TaskRegistry, global_registry, register_in
+from mognet.requests import Request
+from mognet.results import Result
+from mognet.services import Services
+from mognet.states import ResultState
+from mognet.worker import Worker
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_log = logging.getLogger(__name__)
+
+WAITING = frozenset({ResultState.PENDING, ResultState.SUSPENDED})
+PURGE_BATCH = 500
+
+
+class App(Calling[Context]):
+    """An application: its tasks, its jobs and, after :meth:`start`, a worker.
+
+    :param name: keeps its jobs apart from other apps' on the same engine.
+    :param config: settings made in code; the environment, ``mognet.toml`` or ``[tool.mognet]`` fill in the rest.
+    :param url: where the jobs are kept; by default a SQLite file under ``.mognet`` at the project's root.
+
+    ``async with app`` connects and closes. A closed app may be connected again, in another event loop too.
+    """
+
+    def __init__(self, name: str, config: AppConfig | None = None, *, url: str | None = None) -> None:
+        if not name or "\0" in name or len(name) > 100:  # noqa: PLR2004 - it becomes part of keys and file names
+            raise ImproperlyConfigured(f"an app's name is 1 to 100 characters, not {name!r}")
+        self.name = name
+        self.config = AppConfig() if config is None else config
+        self.origins = resolve(self.config, url=url).origins
+        """Where the value of each setting comes from."""
+        self.registry = TaskRegistry(global_registry)
+        self.services = Services(self.config)
+        self.worker: Worker | None = None
+        """The worker, while :meth:`start` runs one."""
+        self._middleware = MiddlewareStack()
+        self._factory: tuple[str, OpenEngine] | None = None
+        self._engine: Engine | None = None
+        self._backend: ResultBackend | None = None
+        self._client: Client | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # life
+
+    @property
+    def url(self) -> str:
+        """Where the jobs are kept."""
+        return self.config.url or default_url(self.name)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop it is connected in. Raises :class:`NotConnected`."""
+        if self._loop is None:
+            raise self._not_connected()
+        return self._loop
+
+    async def connect(self) -> None:
+        """Open the engine, and import the modules of ``config.imports``; once connected, nothing happens."""
+        if self._engine is not None:
+            return
+        self._import_modules()
+        engine = self._open_engine()
+        await engine.__aenter__()
+        self._engine, self._loop = engine, asyncio.get_running_loop()
+        self._backend = ResultBackend(engine, self.registry, max_metadata_size=self.config.max_metadata_size)
+        self._client = Client(engine, self._backend, self.config, self.registry, self._middleware)
+
+    def _open_engine(self) -> Engine:
+        if self._factory is None or self._factory[0] != self.url:
+            self._factory = (self.url, engine_factory(self.url, self.name))
+        return GuardedEngine(self._factory[1]())
+
+    def _import_modules(self) -> None:
+        for module in self.config.imports:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise ImproperlyConfigured(f"module {module!r} of AppConfig.imports cannot be imported: {error}") from error
+
+    async def start(self, *, burst: bool = False) -> None:
+        """Connect, and run a worker until the app is closed, or ``config.max_tasks`` jobs have run.
+
+        ``burst=True``: until nothing is due and nothing runs. When cancelled, running jobs are handed back at once.
+        """
+        if self.worker is not None:
+            raise ImproperlyConfigured(f"a worker of app {self.name!r} is running in this process already")
+        await self._middleware.call("on_app_starting", self)
+        await self._connect_patiently()
+        engine, backend = self._connected()
+        self.worker = Worker(self, engine, self._open_engine, self.registry, self._middleware, backend, self.get_task_queue_names())
+        self.worker.burst = burst
+        try:
+            await self._middleware.call("on_app_started", self)
+            await self.worker.run()
+        finally:
+            self.worker = None
+
+    async def _connect_patiently(self) -> None:
+        """A worker that cannot reach its engine keeps trying."""
+        failures = 0
+        while True:
+            try:
+                return await self.connect()
+            except ConnectionError as error:
+                failures += 1
+                delay = Backoff(base=0.1, cap=30.0).delay(failures)
+                _log.warning("cannot connect, trying again in %.1f s: %s", delay, error)
+                await asyncio.sleep(delay)
+
+    async def stop(self, grace: float | timedelta | None = None) -> None:
+        """Stop the worker: no more jobs; those that run have ``grace`` seconds (default ``config.shutdown_grace``) to end.
+
+        What still runs then is cancelled and handed back: SUSPENDED, to be run again, not counted as a crash.
+        """
+        if self.worker is not None:
+            await self.worker.stop(grace.total_seconds() if isinstance(grace, timedelta) else grace)
+
+    async def close(self) -> None:
+        """Stop the worker, handing back at once what it runs, close services, and disconnect. :meth:`start` returns."""
+        if self._engine is None:
+            return
+        await self._middleware.call("on_app_stopping", self)
+        await self.stop(grace=0)
+        await self.services.close()
+        client, backend, engine = self._client, self._backend, self._engine
+        self._engine = self._backend = self._client = self._loop = None
+        if client is not None:
+            await client.close()
+        if backend is not None:
+            await backend.close()
+        await engine.__aexit__(None, None, None)
+        await self._middleware.call("on_app_stopped", self)
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def _not_connected(self) -> NotConnected:
+        return NotConnected(f"app {self.name!r} is not connected: use `async with app`, or `await app.connect()`")
+
+    def _connected(self) -> tuple[Engine, ResultBackend]:
+        if self._engine is None or self._backend is None:
+            raise self._not_connected()
+        return self._engine, self._backend
+
+    @property
+    def result_backend(self) -> ResultBackend:
+        """Reads, waits for, labels and deletes jobs by id. Raises :class:`NotConnected`."""
+        return self._connected()[1]
+
+    def add_middleware(self, middleware: Any) -> None:
+        """Add hooks (see :class:`mognet.Middleware`), behind those that are there."""
+        self._middleware.add(middleware)
+
+    # tasks
+
+    @overload
+    def task(self, function: F, /) -> F: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: float | timedelta | None = None,
+        retries: int = 0,
+        retry_on: tuple[type[BaseException], ...] | type[BaseException] = (Exception,),
+        backoff: Backoff | None = None,
+    ) -> TaskDecorator: ...
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Like :func:`mognet.task`, for this app only."""
+        return register_in(self.registry, function, options)
+
+    # calls
+
+    def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]:
+        return create_request(self.registry, function, args, kwargs)
+
+    async def _submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
+        return await self._connected_client().submit(request, context)
+
+    async def _run(self, request: Request[Any], context: Context | None) -> Any:
+        return await self._connected_client().run(request, context)
+
+    def _connected_client(self) -> Client:
+        if self._client is None:
+            raise self._not_connected()
+        return self._client
+
+    async def submit_many(self, requests: Sequence[Request[Any]], *, context: Context | None = None) -> list[Result[Any]]:
+        """Submit requests together, all or none, in one round trip; the results come in the same order."""
+        return await self._connected_client().submit_many(list(requests), context)
+
+    async def revoke(self, id: UUID, *, force: bool = False) -> Result[Any]:
+        """Stop a job and all under it, in one durable step: what waits never runs, what runs is cancelled wherever it runs.
+
+        A finished job is returned unchanged; with ``force``, its unfinished descendants are revoked all the same. An unknown
+        id is marked, so that a later submit of it does not run.
+        """
+        return await self._connected_client().revoke(id, force=force)
+
+    # queues and nodes
+
+    def get_task_queue_names(self) -> set[str]:
+        """The queues that a worker listens on: those included, or all that are known less those excluded."""
+        queues = self.config.task_queues
+        queues.ensure_valid()
+        return set(queues.include) if queues.include else self._known_queues() - queues.exclude
+
+    def _known_queues(self) -> set[str]:
+        named = {task.queue for task in self.registry.tasks() if task.queue and task.name not in self.config.task_routes}
+        return {self.config.default_task_route, *self.config.task_routes.values(), *named}
+
+    async def queue_stats(self, name: str) -> QueueStats:
+        """How many jobs wait in a queue, and how many workers listen on it. Raises :class:`QueueNotFound`."""
+        engine, _ = self._connected()
+        counts = await engine.count(Query(queue=name))
+        nodes = [node async for node in self.get_current_status_of_nodes(timeout=0.5) if name in node.payload.queues]
+        if not counts and not nodes and name not in self._known_queues():
+            raise QueueNotFound(name)
+        waiting = sum((await engine.count(Query(queue=name, states=frozenset({state})))).get(state, 0) for state in WAITING)
+        return QueueStats(queue_name=name, message_count=waiting, consumer_count=len(nodes))
+
+    async def purge_task_queues(self) -> dict[str, int]:
+        """Delete the jobs that wait in the queues this app listens on; answer how many there were in each."""
+        return {queue: await self._purge(queue) for queue in sorted(self.get_task_queue_names())}
+
+    async def _purge(self, queue: str) -> int:
+        engine, _ = self._connected()
+        purged = 0
+        while True:
+            query = Query(queue=queue, states=frozenset({ResultState.PENDING}), limit=PURGE_BATCH)
+            ids = [record.id async for record in engine.search(query)]
+            if not ids:
+                return purged
+            purged += await engine.delete(ids)
+
+    async def purge_control_queue(self) -> int:
+        """Forget control messages that no node has read yet. Signals are not kept, so there are none: 0."""
+        self._connected()
+        return 0
+
+    async def get_current_status_of_nodes(self, *, timeout: float = 1.0) -> AsyncIterator[NodeStatus]:
+        """Ask every node what it runs, and give the answers that come within ``timeout`` seconds."""
+        engine, _ = self._connected()
+        channel = f"reply:{uuid4().hex}"
+        async with engine.subscribe(channel) as signals:
+            await engine.publish(CONTROL, write(StatusQuery(reply_to=channel)))
+            until = asyncio.get_running_loop().time() + timeout
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(until):
+                        signal = await anext(signals)
+                        yield NodeStatus.model_validate_json(signal.body)
+                        continue
+                return
+
+

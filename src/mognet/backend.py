@@ -1,0 +1,147 @@
+"""The records, seen from outside: ``app.result_backend``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from mognet.codec import ErrorInfo, dump_metadata, load_error, loads
+from mognet.engine import Engine
+from mognet.exceptions import InvalidMetadata, ResultLost, ResultValueLost
+from mognet.outcomes import merge_metadata, set_ttl
+from mognet.records import Query, Record, Token
+from mognet.registry import TaskRegistry
+from mognet.results import Result
+from mognet.waiting import Waiters
+
+RECENT = 1000
+"""Values that came along with a signal and wait to be asked for."""
+
+
+class ResultBackend:
+    """Reads, waits for, labels and deletes jobs by their ids."""
+
+    def __init__(self, engine: Engine, registry: TaskRegistry, *, max_metadata_size: int) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._max_metadata_size = max_metadata_size
+        self._values: dict[UUID, bytes] = {}
+        self.waiters = Waiters(engine)
+
+    async def close(self) -> None:
+        """Stop waiting."""
+        await self.waiters.close()
+
+    def result(self, record: Record) -> Result[Any]:
+        """The result of a record."""
+        return Result(record, self)
+
+    async def get(self, id: UUID) -> Result[Any] | None:
+        """The job's result; None: there is no such job, or its record has expired."""
+        return (await self.get_many(id))[0]
+
+    async def get_many(self, *ids: UUID) -> list[Result[Any] | None]:
+        """The results, in the order asked for, in one round trip."""
+        return [None if record is None else Result(record, self) for record in await self._engine.get(ids)]
+
+    async def wait(self, id: UUID, *, timeout: float | None = None) -> Result[Any]:
+        """The job's result once it has ended. Raises TimeoutError after ``timeout`` seconds, :class:`ResultLost` if it is gone."""
+        with self.waiters.expect(id) as ended:
+            async with asyncio.timeout(timeout):
+                record, value = await ended
+        self.remember(record, value)
+        return Result(record, self)
+
+    def remember(self, record: Record, value: bytes | None) -> None:
+        """Keep a value that came along with a signal, so that it need not be fetched."""
+        if value is not None:
+            self._values[record.id] = value
+            while len(self._values) > RECENT:
+                del self._values[next(iter(self._values))]
+
+    async def _bytes(self, id: UUID) -> bytes | None:
+        value = self._values.pop(id, None)
+        return await self._engine.value(id) if value is None else value
+
+    async def read_value(self, record: Record) -> Any:
+        """The value of a job that succeeded, as its task's return type. Raises :class:`ResultValueLost`."""
+        data = await self._bytes(record.id)
+        if data is None:
+            raise ResultValueLost(record.id)
+        task = self._registry.find(record.name or "")
+        return loads(data) if task is None else task.read_value(data)
+
+    async def read_error(self, record: Record) -> ErrorInfo | None:
+        """The error of a job that failed."""
+        data = await self._bytes(record.id)
+        if data is not None:
+            with suppress(ValueError):
+                return load_error(data)
+        return None
+
+    async def get_metadata(self, id: UUID) -> dict[str, Any]:
+        """The job's metadata as it is now. Raises :class:`ResultLost`."""
+        record = (await self._engine.get([id]))[0]
+        if record is None:
+            raise ResultLost(id)
+        metadata: dict[str, Any] = loads(record.metadata)
+        return metadata
+
+    async def set_metadata(self, id: UUID, /, **metadata: Any) -> None:
+        """Merge keys into the job's metadata, whatever its state. Raises :class:`InvalidMetadata`, :class:`ResultLost`."""
+        if not await self.change_metadata(id, metadata):
+            raise ResultLost(id)
+
+    async def change_metadata(self, id: UUID, metadata: dict[str, Any], token: Token | None = None) -> bool:
+        """Merge keys; with a token, only while it holds the job. False: no such job, or the token is stale."""
+        data = dump_metadata(metadata, limit=self._max_metadata_size)
+        record = await self._engine.update(id, merge_metadata(data, token), unless=())
+        if record is not None and len(record.metadata) > self._max_metadata_size:
+            raise InvalidMetadata(
+                f"the metadata of job {id} has grown to {len(record.metadata)} bytes, more than max_metadata_size={self._max_metadata_size}"
+            )
+        return record is not None
+
+    async def delete(self, id: UUID, *, include_children: bool = True) -> None:
+        """Delete the job's record, value and notes; those of its descendants too."""
+        ids = [id, *[each async for each in self._descendants(id)]] if include_children else [id]
+        await self._engine.delete(ids)
+
+    async def set_ttl(self, id: UUID, ttl: timedelta, *, include_children: bool = True) -> None:
+        """Let the job's record and value live so long from now, or from its end. Raises :class:`ResultLost`."""
+        change = set_ttl(ttl.total_seconds())
+        if await self._engine.update(id, change, unless=()) is None:
+            raise ResultLost(id)
+        if include_children:
+            async for child in self._descendants(id):
+                await self._engine.update(child, change, unless=())
+
+    async def _descendants(self, id: UUID) -> AsyncIterator[UUID]:
+        todo = [id]
+        while todo:
+            async for record in self._engine.search(Query(parent=todo.pop())):
+                todo.append(record.id)
+                yield record.id
+
+    async def get_children_count(self, id: UUID) -> int:
+        """How many jobs it submitted."""
+        return sum((await self._engine.count(Query(parent=id))).values())
+
+    async def iterate_children_ids(self, id: UUID, *, count: int | None = None) -> AsyncIterator[UUID]:
+        """The ids of the jobs it submitted, oldest first."""
+        async for record in self._engine.search(Query(parent=id, limit=count)):
+            yield record.id
+
+    async def iterate_children(self, id: UUID, *, count: int | None = None) -> AsyncIterator[Result[Any]]:
+        """The results of the jobs it submitted, oldest first."""
+        async for record in self._engine.search(Query(parent=id, limit=count)):
+            yield Result(record, self)
+
+    async def find(self, query: Query) -> AsyncIterator[Result[Any]]:
+        """The results that match."""
+        async for record in self._engine.search(query):
+            yield Result(record, self)

@@ -1,0 +1,88 @@
+"""How tasks are called: the same three ways from outside (:class:`mognet.App`) and from inside another task (:class:`Context`)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from mognet.requests import Request
+from mognet.results import Result
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C")
+"""The context's type."""
+
+
+class Calling(Generic[C]):
+    """Typed ``create_request``, ``submit`` and ``run``: for a request, or for a function and its arguments."""
+
+    @abstractmethod
+    def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]: ...
+
+    @abstractmethod
+    async def _submit(self, request: Request[Any], context: C | None) -> Result[Any]: ...
+
+    @abstractmethod
+    async def _run(self, request: Request[Any], context: C | None) -> Any: ...
+
+    def _request(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Request[Any], C | None]:
+        if not isinstance(what, Request):
+            context = kwargs.pop("context", None)
+            return self._make_request(what, args, kwargs), context
+        context = kwargs.pop("context", args[0] if args else None)
+        if len(args) > 1 or kwargs:
+            raise TypeError("a Request brings its own arguments: submit(request), or submit(function, *args, **kwargs)")
+        return what, context
+
+    @overload
+    def create_request(
+        self, function: Callable[Concatenate[C, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Request[R]: ...
+    @overload
+    def create_request(self, function: Callable[Concatenate[C, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Request[R]: ...
+    @overload
+    def create_request(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Request[R]: ...
+    @overload
+    def create_request(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Request[R]: ...
+    def create_request(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Request[Any]:
+        """A request for a task's function and its arguments, without the context.
+
+        Raises :class:`InvalidTaskArguments` if the task would not accept them, :class:`UnknownTask` if the function is no task.
+        """
+        return self._make_request(function, args, kwargs)
+
+    @overload
+    async def submit(self, request: Request[R], /, context: C | None = None) -> Result[R]: ...
+    @overload
+    async def submit(
+        self, function: Callable[Concatenate[C, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Result[R]: ...
+    @overload
+    async def submit(self, function: Callable[Concatenate[C, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Result[R]: ...
+    @overload
+    async def submit(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Result[R]: ...
+    @overload
+    async def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Result[R]: ...
+    async def submit(self, request: Any, /, *args: Any, **kwargs: Any) -> Result[Any]:
+        """Store a request, or a call of a function, and put it in line. When this returns, it is not lost any more.
+
+        Submitting an id that is known changes nothing and gives its result. ``context=`` makes the job a child of that
+        context's job. Raises :class:`CouldNotSubmit`, and what :meth:`create_request` raises.
+        """
+        return await self._submit(*self._request(request, args, kwargs))
+
+    @overload
+    async def run(self, request: Request[R], /, context: C | None = None) -> R: ...
+    @overload
+    async def run(self, function: Callable[Concatenate[C, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run(self, function: Callable[Concatenate[C, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    async def run(self, request: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Submit, and wait for the value. Raises the task's own exception, :class:`Revoked`, :class:`ResultLost`."""
+        return await self._run(*self._request(request, args, kwargs))

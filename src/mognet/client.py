@@ -1,0 +1,169 @@
+"""From a request to a job in line."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from mognet.backend import ResultBackend
+from mognet.coalesce import Coalescer
+from mognet.codec import Call, dump_call, dump_metadata
+from mognet.config import AppConfig
+from mognet.context import Context
+from mognet.control import CONTROL, RevokeMessage, write
+from mognet.engine import Engine
+from mognet.exceptions import CouldNotSubmit, MognetError, ResultLost
+from mognet.middleware import MiddlewareStack
+from mognet.outcomes import revoke
+from mognet.records import Job, Record
+from mognet.registry import TaskRegistry
+from mognet.requests import Request
+from mognet.results import Result
+from mognet.states import FINAL, ResultState
+
+
+class Client:
+    """Submits and revokes: owns routing, ids, parents and limits."""
+
+    def __init__(
+        self, engine: Engine, backend: ResultBackend, config: AppConfig, registry: TaskRegistry, middleware: MiddlewareStack
+    ) -> None:
+        self._engine = engine
+        self._backend = backend
+        self._config = config
+        self._registry = registry
+        self._middleware = middleware
+        self._submits: Coalescer[Job, bool] = Coalescer(engine.submit)
+
+    async def close(self) -> None:
+        """Wait until all that was submitted has been sent."""
+        await self._submits.drain()
+
+    async def submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
+        """Store one request and put it in line; those submitted in the same moment go together."""
+        job = await self._job(request, context)
+        return await self._answer(job, await self._sent(self._submits.add(job), job))
+
+    async def submit_many(self, requests: Sequence[Request[Any]], context: Context | None) -> list[Result[Any]]:
+        """Store requests and put them in line in one round trip, all or none."""
+        jobs = [await self._job(request, context) for request in requests]
+        try:
+            added = await self._engine.submit(jobs)
+        except MognetError as error:
+            raise CouldNotSubmit(f"{len(jobs)} requests could not be submitted: {error}") from error
+        return [await self._answer(job, new) for job, new in zip(jobs, added, strict=True)]
+
+    async def run(self, request: Request[Any], context: Context | None) -> Any:
+        """Submit, and wait for the value."""
+        with self._backend.waiters.expect(request.id, look=False) as ended:
+            result = await self.submit(request, context)
+            if not result.done:
+                record, value = await ended
+                self._backend.remember(record, value)
+                result = self._backend.result(record)
+        return await result
+
+    async def _sent(self, sending: asyncio.Future[bool], job: Job) -> bool:
+        try:
+            return await sending
+        except MognetError as error:
+            raise CouldNotSubmit(f"{job.name} {job.id} could not be submitted: {error}") from error
+
+    async def _answer(self, job: Job, added: bool) -> Result[Any]:
+        if added:
+            return self._backend.result(_expected(job))
+        known = await self._backend.get(job.id)
+        if known is None:
+            raise CouldNotSubmit(f"{job.name} {job.id} was not submitted: the attempt that submits it no longer owns its job {job.parent}")
+        return known
+
+    async def _job(self, request: Request[Any], context: Context | None) -> Job:
+        if context is not None:
+            request.stack = [*context.request.stack, context.request.id]
+        if self._middleware:
+            await self._middleware.call("on_request_submitting", request, context=context)
+        deadline = request.deadline
+        timeout = deadline.total_seconds() if isinstance(deadline, timedelta) else None
+        latest = deadline.timestamp() if deadline is not None and not isinstance(deadline, timedelta) else None
+        body = dump_call(Call(list(request.args), request.kwargs, request.stack, timeout, latest))
+        if len(body) > self._config.max_message_size:
+            raise CouldNotSubmit(
+                f"the arguments of {request.name} take {len(body)} bytes, more than max_message_size={self._config.max_message_size}; "
+                "store them elsewhere and pass a reference"
+            )
+        return Job(
+            id=request.id,
+            name=request.name,
+            queue=self.route(request),
+            body=body,
+            metadata=dump_metadata(request.metadata, limit=self._config.max_metadata_size),
+            priority=self._priority(request),
+            delay=request.due_in(),
+            parent=None if context is None else context.request.id,
+            root=request.stack[0] if request.stack else None,
+            parent_token=None if context is None else context.token,
+            label=self._label(request),
+            ttl=self._config.result_ttl.total_seconds(),
+        )
+
+    def route(self, request: Request[Any]) -> str:
+        """The queue: the request's own, else the configured route, else the task's, else the default."""
+        if request.queue_name:
+            return request.queue_name
+        task = self._registry.find(request.name)
+        return self._config.task_routes.get(request.name) or (task and task.queue) or self._config.default_task_route
+
+    def _priority(self, request: Request[Any]) -> int:
+        task = self._registry.find(request.name)
+        if task is not None and task.priority is not None and "priority" not in request.model_fields_set:
+            return task.priority
+        return request.priority
+
+    def _label(self, request: Request[Any]) -> str | None:
+        if request.kwargs_repr is not None or not self._config.show_arguments:
+            return request.kwargs_repr
+        shown = [repr(arg) for arg in request.args] + [f"{name}={value!r}" for name, value in request.kwargs.items()]
+        return ", ".join(each if len(each) <= 64 else f"{each[:63]}…" for each in shown)  # noqa: PLR2004 - one line each
+
+    def create_request(self, function: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> Request[Any]:
+        """A request whose arguments have been checked."""
+        return create_request(self._registry, function, tuple(args), kwargs)
+
+    async def revoke(self, id: UUID, *, force: bool) -> Result[Any]:
+        """Mark a job and all below it REVOKED in one step, then tell the nodes that may run some of it."""
+        change = revoke(ttl=self._config.result_ttl.total_seconds())
+        record = await self._engine.update(id, change, unless=() if force else FINAL)
+        if record is None:
+            raise ResultLost(id)
+        if record.state is ResultState.REVOKED or force:
+            await self._engine.publish(CONTROL, write(RevokeMessage(id=id)))
+        return self._backend.result(record)
+
+
+def create_request(registry: TaskRegistry, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]:
+    """A request for a task's function. Raises :class:`InvalidTaskArguments`, :class:`UnknownTask`."""
+    task = registry.of(function)
+    task.check(args, kwargs)
+    return Request(name=task.name, args=args, kwargs=kwargs)
+
+
+def _expected(job: Job) -> Record:
+    """The record that the engine has just made, but for its clock's time."""
+    now = time.time()
+    return Record(
+        id=job.id,
+        name=job.name,
+        queue=job.queue,
+        state=ResultState.PENDING,
+        priority=job.priority,
+        created=now,
+        due=now + job.delay,
+        metadata=job.metadata,
+        parent=job.parent,
+        root=job.root or job.id,
+        label=job.label,
+    )

@@ -1,0 +1,61 @@
+"""Gathers what happens in the same moment into one call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Coalescer(Generic[A, R]):
+    """Calls ``call(items)`` for all items that were added while the last call was under way, in one batch.
+
+    The first item starts a call at the end of the loop's present turn: a single item waits for nothing, a burst goes together.
+    ``call`` answers one result for each item; what it raises, every item of the batch gets. A caller that is cancelled stops
+    waiting; its item is sent all the same.
+    """
+
+    def __init__(self, call: Callable[[list[A]], Awaitable[Sequence[R]]], *, limit: int = 1000) -> None:
+        self._call = call
+        self._limit = limit
+        self._waiting: list[tuple[A, asyncio.Future[R]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    def add(self, item: A) -> asyncio.Future[R]:
+        """Send an item with the next batch."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send(), name=f"mognet coalescer {self._call.__name__}")
+        return future
+
+    async def drain(self) -> None:
+        """Wait until all that was added has been sent."""
+        while self._sender is not None:
+            await asyncio.wait([self._sender])
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+                await self._send_batch(batch)
+        finally:
+            self._sender = None
+
+    async def _send_batch(self, batch: list[tuple[A, asyncio.Future[R]]]) -> None:
+        try:
+            results = await self._call([item for item, _ in batch])
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error) if isinstance(error, Exception) else future.cancel()
+                    future.exception() if isinstance(error, Exception) else None  # a caller that left will not ask for it
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)

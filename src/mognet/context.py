@@ -1,0 +1,182 @@
+"""What a running task has in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from uuid import UUID
+
+from mognet.backend import ResultBackend
+from mognet.calling import Calling
+from mognet.codec import loads
+from mognet.config import AppConfig
+from mognet.exceptions import AttemptLost, ResultLost
+from mognet.records import Claim, Token
+from mognet.requests import Request
+from mognet.results import Result
+from mognet.services import ClassService, Services
+from mognet.state import State
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class AppFace(Protocol):
+    """What a task may want of its app (a :class:`mognet.App`)."""
+
+    name: str
+    config: AppConfig
+
+    @property
+    def result_backend(self) -> ResultBackend: ...
+    @property
+    def services(self) -> Services: ...
+    def create_request(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Request[Any]: ...
+    async def submit(self, request: Any, /, *args: Any, **kwargs: Any) -> Result[Any]: ...
+    async def run(self, request: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def revoke(self, id: UUID, *, force: bool = False) -> Result[Any]: ...
+
+
+class Slot(Protocol):
+    """The worker's side of a running job."""
+
+    def waiting(self) -> AbstractAsyncContextManager[None]:
+        """Inside the context the job is SUSPENDED and another may use its slot."""
+        ...
+
+
+class Context(Calling["Context"]):
+    """Handed to a task as its first argument.
+
+    What it writes (state, metadata, children) is written only while this attempt owns the job; after that it raises
+    :class:`AttemptLost`.
+    """
+
+    def __init__(self, app: AppFace, request: Request[Any], claim: Claim, state: State, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
+        self.app = app
+        """The app whose worker runs the task."""
+        self.request = request
+        """The call, with the metadata as it was when this attempt began."""
+        self.state = state
+        """The task's own notes, kept over crashes, pauses and retries."""
+        self.attempt = claim.record.attempt
+        """1, and one more for each retry that the task asked for."""
+        self._claim = claim
+        self._slot = slot
+        self._loop = loop
+        self._over = False
+
+    @property
+    def token(self) -> Token:
+        """Proof of owning the job; different for each start, so that others can fence off a stale one too."""
+        return self._claim.token
+
+    @property
+    def id(self) -> UUID:
+        """The job's id: the same for each start, so an idempotency key."""
+        return self.request.id
+
+    # children
+
+    def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]:
+        return self.app.create_request(function, *args, **kwargs)
+
+    async def _submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
+        result = await self.app.submit(request, context=context or self)
+        return Result(result.record, _FreeingSlot(self.app.result_backend, self._slot))
+
+    async def _run(self, request: Request[Any], context: Context | None) -> Any:
+        return await (await self._submit(request, context))
+
+    async def gather(self, *results_or_ids: Result[Any] | UUID, return_exceptions: bool = False) -> list[Any]:
+        """Wait for several jobs; the slot is free meanwhile. Gives their values in order.
+
+        The first error is raised, unless ``return_exceptions`` puts errors in their places. Raises :class:`ResultLost`.
+        """
+        backend = self.app.result_backend
+        ids = [each for each in results_or_ids if isinstance(each, UUID)]
+        known = dict(zip(ids, await backend.get_many(*ids), strict=True)) if ids else {}
+
+        async def value(each: Result[Any] | UUID) -> Any:
+            result = known[each] if isinstance(each, UUID) else each
+            if result is None:
+                raise ResultLost(str(each))
+            return await Result(result.record, backend)
+
+        async with self._slot.waiting():
+            return await asyncio.gather(*map(value, results_or_ids), return_exceptions=return_exceptions)
+
+    # services
+
+    @overload
+    def get_service(self, service: type[ClassService[R]], *args: Any, **kwargs: Any) -> R: ...
+    @overload
+    def get_service(self, service: Callable[Concatenate[Context, P], R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def get_service(self, service: Any, *args: Any, **kwargs: Any) -> Any:
+        """What a service gives for these arguments: a function is called, a :class:`ClassService` made once and called."""
+        return self.app.services.find(service)(self, *args, **kwargs)
+
+    # the job itself
+
+    async def get_result(self) -> Result[Any]:
+        """The job's own result. Do not await it: a task that waits for itself never ends. Raises :class:`ResultLost`."""
+        result = await self.app.result_backend.get(self.id)
+        if result is None:
+            raise ResultLost(self.id)
+        return result
+
+    async def get_metadata(self) -> dict[str, Any]:
+        """The job's metadata as it is now."""
+        return await self.app.result_backend.get_metadata(self.id)
+
+    async def set_metadata(self, **metadata: Any) -> None:
+        """Merge keys into the job's metadata; ``request.metadata`` stays as it was. Raises :class:`InvalidMetadata`."""
+        if not await self.app.result_backend.change_metadata(self.id, metadata, self.token):
+            raise AttemptLost(f"the metadata of job {self.id} cannot be written: this attempt no longer owns the job")
+
+    def call_threadsafe(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """For ``def`` tasks: run a coroutine on the app's event loop, and give its result.
+
+        Raises :class:`AttemptLost` once the job has been revoked or taken over, so that the function has a chance to stop.
+        """
+        if self._over:
+            coroutine.close()
+            raise AttemptLost(f"job {self.id} has been stopped")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def end(self) -> None:
+        """Called when the attempt is over."""
+        self._over = True
+
+
+class _FreeingSlot:
+    """A backend whose waits free the slot of the job that waits."""
+
+    def __init__(self, backend: ResultBackend, slot: Slot) -> None:
+        self._backend = backend
+        self._slot = slot
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    async def wait(self, id: UUID, *, timeout: float | None = None) -> Result[Any]:
+        async with self._slot.waiting():
+            return await self._backend.wait(id, timeout=timeout)
+
+
+def request_of(claim: Claim, args: list[Any], kwargs: dict[str, Any], stack: list[UUID]) -> Request[Any]:
+    """The request as the task sees it."""
+    record = claim.record
+    return Request.model_construct(
+        id=record.id,
+        name=record.name,
+        args=tuple(args),
+        kwargs=kwargs,
+        stack=stack,
+        metadata=loads(record.metadata),
+        queue_name=record.queue,
+        kwargs_repr=record.label,
+        priority=record.priority,
+    )

@@ -1,0 +1,120 @@
+"""The one doorway to an engine: deadlines, repetition of what may be repeated, and one kind of error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Self, TypeVar
+from uuid import UUID
+
+from mognet.backoff import Backoff
+from mognet.engine import Engine, GroupBy
+from mognet.exceptions import ConnectionError
+from mognet.outcomes import Change, Outcome
+from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.states import FINAL, ResultState
+
+R = TypeVar("R")
+
+_AGAIN = Backoff(base=0.05, cap=1.0)
+
+
+class GuardedEngine:
+    """Any engine, with a deadline on every operation.
+
+    An operation that does not answer within ``deadline`` seconds raises :class:`ConnectionError`. One that fails with
+    :class:`ConnectionError` is repeated until then, if the seam's law says that it may be sent twice; ``claim``, ``save`` and
+    ``settle`` are not, since their first answer may be lost with what it said.
+    """
+
+    def __init__(self, engine: Engine, *, deadline: float = 30.0, patience: float = 5.0) -> None:
+        self._engine = engine
+        self._deadline = deadline
+        self._patience = patience
+
+    async def __aenter__(self) -> Self:
+        await self._within("connect", self._deadline, self._engine.__aenter__)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._engine.__aexit__(*exc)
+
+    async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
+        return await self._repeat("submit", lambda: self._engine.submit(jobs, enqueue=enqueue))
+
+    async def claim(
+        self,
+        node: str,
+        queues: Collection[str],
+        limit: int,
+        *,
+        lease: float,
+        wait: float = 0.0,
+        ids: Collection[UUID] | None = None,
+    ) -> list[Claim]:
+        return await self._within(
+            "claim", wait + self._deadline, lambda: self._engine.claim(node, queues, limit, lease=lease, wait=wait, ids=ids)
+        )
+
+    async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
+        return await self._repeat("extend", lambda: self._engine.extend(tokens, lease))
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
+        return await self._within("settle", self._deadline, lambda: self._engine.settle(outcomes))
+
+    async def get(self, ids: Collection[UUID]) -> list[Record | None]:
+        return await self._repeat("get", lambda: self._engine.get(ids))
+
+    async def value(self, id: UUID) -> bytes | None:
+        return await self._repeat("value", lambda: self._engine.value(id))
+
+    async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
+        return await self._repeat("update", lambda: self._engine.update(id, change, unless=unless))
+
+    async def delete(self, ids: Collection[UUID]) -> int:
+        return await self._repeat("delete", lambda: self._engine.delete(ids))
+
+    def search(self, query: Query) -> AsyncIterator[Record]:
+        return self._engine.search(query)
+
+    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+        return await self._repeat("count", lambda: self._engine.count(query, by=by))
+
+    async def load(self, token: Token) -> dict[str, bytes]:
+        return await self._repeat("load", lambda: self._engine.load(token))
+
+    async def save(self, token: Token, changes: Mapping[str, bytes | None], *, ttl: float | None = None) -> dict[str, bytes] | None:
+        return await self._within("save", self._deadline, lambda: self._engine.save(token, changes, ttl=ttl))
+
+    async def publish(self, channel: str, body: bytes) -> None:
+        await self._within("publish", self._deadline, lambda: self._engine.publish(channel, body))
+
+    def subscribe(self, *channels: str) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+        return self._engine.subscribe(*channels)
+
+    async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
+        return await self._within("sweep", self._deadline, lambda: self._engine.sweep(grace=grace, limit=limit))
+
+    async def _within(self, name: str, seconds: float, operation: Callable[[], Awaitable[R]]) -> R:
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await operation()
+        except TimeoutError as error:
+            if limit.expired():
+                raise ConnectionError(f"the engine did not answer to {name} within {seconds:g} s") from error
+            raise
+
+    async def _repeat(self, name: str, operation: Callable[[], Awaitable[R]]) -> R:
+        loop = asyncio.get_running_loop()
+        until, failures = loop.time() + self._patience, 0
+        while True:
+            try:
+                return await self._within(name, self._deadline, operation)
+            except ConnectionError:
+                failures += 1
+                delay = _AGAIN.delay(failures)
+                if loop.time() + delay > until:
+                    raise
+                await asyncio.sleep(delay)

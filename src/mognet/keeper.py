@@ -1,0 +1,133 @@
+"""Keeps the leases of running jobs, from a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from mognet.engine import Engine, OpenEngine
+from mognet.exceptions import MognetError
+from mognet.records import Token
+
+_log = logging.getLogger(__name__)
+
+
+class LeaseKeeper:
+    """Extends leases every third of their length, whatever the worker's event loop is doing.
+
+    It has its own event loop and engine, so a task that blocks the worker's loop does not lose its job. But when that loop has
+    not turned for ``max_block`` seconds, it renews no longer: the worker counts as dead, and its jobs go to others.
+    """
+
+    def __init__(self, open_engine: OpenEngine, *, lease: float, max_block: float, lost: Callable[[set[Token]], None]) -> None:
+        self._open_engine = open_engine
+        self._lease = lease
+        self._max_block = max_block
+        self._lost = lost
+        self._tokens: dict[Token, str] = {}
+        self._worker_loop = asyncio.get_running_loop()
+        self._asked: float | None = None
+        self._blamed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="mognet lease keeper", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Renew no more, and end the thread."""
+        self._stopping = True
+        self._nudge()
+        while self._thread.is_alive():
+            await asyncio.sleep(0.002)
+
+    def add(self, token: Token, name: str) -> None:
+        """Keep a lease from now on; ``name`` is for the log."""
+        idle = not self._tokens
+        self._tokens[token] = name
+        if idle:
+            self._nudge()
+
+    def discard(self, token: Token) -> None:
+        """Keep it no longer."""
+        self._tokens.pop(token, None)
+
+    def _nudge(self) -> None:
+        if self._loop is not None and self._wake is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _run(self) -> None:
+        asyncio.run(self._keep())
+
+    async def _keep(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        while not self._stopping:
+            try:
+                async with self._open_engine() as engine:
+                    while not self._stopping:
+                        if await self._time_to_renew() and self._worker_turns():
+                            await self._renew(engine)
+            except MognetError as error:
+                _log.warning("leases cannot be renewed, trying again: %s", error)
+                await asyncio.sleep(min(1.0, self._lease / 10))
+
+    async def _time_to_renew(self) -> bool:
+        """Wait a third of a lease; without end while there is nothing to keep. False: something has changed meanwhile."""
+        assert self._wake is not None  # noqa: S101 - for the type checker
+        try:
+            async with asyncio.timeout(self._lease / 3 if self._tokens else None):
+                await self._wake.wait()
+                self._wake.clear()
+                return False
+        except TimeoutError:
+            return True
+
+    async def _renew(self, engine: Engine) -> None:
+        tokens = list(self._tokens)
+        held = await engine.extend(tokens, self._lease)
+        lost = {token for token in tokens if token not in held and token in self._tokens}
+        if lost:
+            with suppress(RuntimeError):
+                self._worker_loop.call_soon_threadsafe(self._lost, lost)
+
+    def _worker_turns(self) -> bool:
+        """Whether the worker's loop still turns: it has answered the last question, or has had less than ``max_block`` for it."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+            with suppress(RuntimeError):
+                self._worker_loop.call_soon_threadsafe(self._tick)
+            return True
+        still = time.monotonic() - self._asked
+        if still <= self._max_block:
+            _log.warning("the event loop has not turned for %.1f s: %s blocks it", still, self._culprit())
+            return True
+        if not self._blamed:
+            self._blamed = True
+            _log.error(
+                "the event loop has not turned for %.1f s (max_block is %.1f s): %s blocks it. "
+                "Its leases are renewed no longer, so that other workers take over; make it a def task, or let it await",
+                still,
+                self._max_block,
+                self._culprit(),
+            )
+        return False
+
+    def _tick(self) -> None:
+        self._asked = None
+        self._blamed = False
+
+    def _culprit(self) -> str:
+        with suppress(RuntimeError):
+            task = asyncio.current_task(self._worker_loop)
+            if task is not None:
+                return task.get_name()
+        return " or ".join(list(self._tokens.values())[:3]) or "something"

@@ -1,0 +1,79 @@
+"""What a caller asks for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+T = TypeVar("T")
+
+Priority = Annotated[int, Field(ge=0, le=10)]
+"""0 to 10, higher first."""
+
+
+class Request(BaseModel, Generic[T]):
+    """One call of a task, to be submitted. ``T`` is what the task returns.
+
+    A datetime without a time zone is local time, as everywhere in Python.
+    """
+
+    model_config = ConfigDict(validate_assignment=True, arbitrary_types_allowed=True)
+
+    id: UUID = Field(default_factory=uuid4)
+    """The job's id. Submitting an id again changes nothing: give your own to make a submit repeatable."""
+
+    name: str = Field(min_length=1, max_length=255)
+    """The task's name."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    stack: list[UUID] = Field(default_factory=list)
+    """The ids of the jobs above this one, outermost first. Set by submitting."""
+
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """Labels that are stored with the job: anyone can read, search and change them. May be changed until it is submitted."""
+
+    deadline: timedelta | datetime | None = None
+    """A timedelta is how long it may run, a datetime the latest moment. Past it, the job ends REVOKED."""
+
+    delay: timedelta | None = None
+    """Not before so long after the submit."""
+
+    run_at: datetime | None = None
+    """Not before this moment."""
+
+    queue_name: str | None = Field(default=None, min_length=1, max_length=255)
+    """Goes before the configured route and the task's own queue."""
+
+    kwargs_repr: str | None = None
+    """A printable form of the arguments, stored with the job and shown to whoever looks. Leave secrets out of it."""
+
+    priority: Priority = 5
+
+    @field_validator("delay")
+    @classmethod
+    def _not_negative(cls, delay: timedelta | None) -> timedelta | None:
+        if delay is not None and delay < timedelta(0):
+            raise ValueError("delay must be 0 seconds or more; for a moment in the past, leave it out")
+        return delay
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Request[T]:
+        if self.delay is not None and self.run_at is not None:
+            raise ValueError("give delay or run_at, not both")
+        return self
+
+    def due_in(self) -> float:
+        """Seconds from now until it may run."""
+        if self.delay is not None:
+            return self.delay.total_seconds()
+        if self.run_at is not None:
+            return max(0.0, (self.run_at.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+        return 0.0
+
+    def __repr__(self) -> str:
+        return f"Request({self.name!r}, id={str(self.id)!r})"

@@ -1,0 +1,129 @@
+"""Waiting for jobs to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from mognet.codec import unpack_done
+from mognet.engine import DONE, Engine
+from mognet.exceptions import ConnectionError, ResultLost
+from mognet.records import Record, Signal
+
+LOOK_EVERY = 2.0
+"""Seconds between looks at the jobs that are waited for: signals are hints, and may be lost."""
+
+LINGER = 5.0
+"""Seconds that the subscription is kept when nobody waits any more."""
+
+CHUNK = 500
+"""Jobs in one look."""
+
+_log = logging.getLogger(__name__)
+
+Ended = tuple[Record, bytes | None]
+"""A record in a final state, and its value if it came along."""
+
+
+class Waiters:
+    """Tells any number of waiters when their jobs end, by one subscription and one look at all of them together.
+
+    Every waiter gets an answer: the record, or :class:`ResultLost` when there is none. An engine that cannot be reached
+    ends no wait.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._waiting: defaultdict[str, set[asyncio.Future[Ended]]] = defaultdict(set)
+        self._unseen: set[str] = set()
+        self._look_now = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def expect(self, id: UUID, *, look: bool = True) -> Iterator[asyncio.Future[Ended]]:
+        """Inside the context, the future given is told of the job's end. ``look=False``: it cannot have ended yet."""
+        future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        key = str(id)
+        self._waiting[key].add(future)
+        if look:
+            self._unseen.add(key)
+            self._look_now.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="mognet waiters")
+        try:
+            yield future
+        finally:
+            future.cancel()
+            self._waiting[key].discard(future)
+            if not self._waiting[key]:
+                del self._waiting[key]
+                self._unseen.discard(key)
+
+    async def close(self) -> None:
+        """Stop; whoever still waits is cancelled."""
+        for futures in list(self._waiting.values()):
+            for future in futures:
+                future.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with self._engine.subscribe(DONE) as signals, asyncio.TaskGroup() as group:
+                    listener = group.create_task(self._listen(signals), name="mognet waiters' ears")
+                    await self._look()
+                    listener.cancel()
+            except* ConnectionError as errors:
+                _log.warning("waiting goes on while the engine cannot be reached: %s", errors.exceptions[0])
+                await asyncio.sleep(LOOK_EVERY)
+            else:
+                if not self._waiting:
+                    self._task = None
+                    return
+
+    async def _listen(self, signals: AsyncIterator[Signal]) -> None:
+        async for signal in signals:
+            if signal.body[2:38].decode() in self._waiting:
+                self._tell(*unpack_done(signal.body))
+
+    async def _look(self) -> None:
+        """Look at all waits now and then, beginning now, and at new ones at once, until nobody has waited for a while."""
+        loop = asyncio.get_running_loop()
+        look_at_all, leave = loop.time(), loop.time() + LINGER
+        while self._waiting or loop.time() < leave:
+            if self._waiting:
+                leave = loop.time() + LINGER
+            try:
+                async with asyncio.timeout_at(look_at_all):
+                    await self._look_now.wait()
+                keys, self._unseen = self._unseen, set()
+            except TimeoutError:
+                keys, look_at_all = set(self._waiting), loop.time() + LOOK_EVERY
+            self._look_now.clear()
+            await self._look_at([key for key in keys if key in self._waiting])
+
+    async def _look_at(self, keys: list[str]) -> None:
+        for start in range(0, len(keys), CHUNK):
+            chunk = keys[start : start + CHUNK]
+            for key, record in zip(chunk, await self._engine.get([UUID(key) for key in chunk]), strict=True):
+                if record is None:
+                    self._lose(key)
+                elif record.done:
+                    self._tell(record, None)
+
+    def _tell(self, record: Record, value: bytes | None) -> None:
+        for future in self._waiting.get(str(record.id), ()):
+            if not future.done():
+                future.set_result((record, value))
+
+    def _lose(self, key: str) -> None:
+        for future in self._waiting.get(key, ()):
+            if not future.done():
+                future.set_exception(ResultLost(key))
