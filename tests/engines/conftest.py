@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ class MemoryHarness(Harness):
         found = {}
         for app, store in self.stores.items():
             exchange = store.exchange
-            rooms = {
+            rooms: dict[str, Sized] = {
                 "rows": store.rows,
                 "children": store.children,
                 "lines": store.lines,
@@ -50,6 +50,8 @@ class MemoryHarness(Harness):
                 "ending": store.ending,
                 "boxes": exchange._boxes,
                 "waiting": exchange._waiting,
+                "notes": [note for row in store.rows.values() for note in row.notes],
+                "values": [row for row in store.rows.values() if row.value is not None],
             }
             found |= {f"{app}: {name}": len(room) for name, room in rooms.items()}
         return found

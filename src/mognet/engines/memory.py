@@ -65,7 +65,7 @@ class MemoryStore:
         self.places = itertools.count()
         self.leased: dict[UUID, None] = {}
         self.ending: list[tuple[float, UUID]] = []
-        """When to look whether a record or its value has expired; an entry may have become too early."""
+        """When to look whether a record, its value or its notes have expired; an entry may have become too early."""
         self.exchange = Exchange()
 
 
@@ -325,6 +325,9 @@ class MemoryEngine:
             for key in [key for key, value in changes.items() if value is None]:
                 notes.pop(key, None)
             row.notes_expire = None if ttl is None else self._clock() + ttl
+            if row.notes_expire is not None:
+                heapq.heappush(self._store.ending, (row.notes_expire, token.id))
+                self._tidy()
             return replaced
 
     def _notes(self, row: Row) -> dict[str, bytes]:
@@ -364,6 +367,8 @@ class MemoryEngine:
                 expired += self._remove(row.record.id)
             elif row is not None and row.value is not None and row.value_expires is not None and row.value_expires <= now:
                 row.value = None
+                expired += 1
+            elif row is not None and row.notes and not self._notes(row):
                 expired += 1
         return expired
 
@@ -407,7 +412,7 @@ class MemoryEngine:
         """Forget the ends of records that are gone, when they outnumber the others."""
         ending, rows = self._store.ending, self._store.rows
         if len(ending) > 4 * len(rows):
-            moments = ((moment, id) for id, row in rows.items() for moment in (row.record.expires, row.value_expires))
+            moments = ((moment, id) for id, row in rows.items() for moment in (row.record.expires, row.value_expires, row.notes_expire))
             ending[:] = sorted((moment, id) for moment, id in moments if moment is not None)
 
     def _drop_token(self, row: Row) -> None:

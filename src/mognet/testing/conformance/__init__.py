@@ -27,21 +27,87 @@ from __future__ import annotations
 
 import pytest
 
-for _name in ("bench", "repeatable", "holding", "fencing", "finality", "ordering", "content", "signals"):
+for _name in (
+    "bench",
+    "repeatable",
+    "holding",
+    "fencing",
+    "finality",
+    "ordering",
+    "content",
+    "signals",
+    "leaks",
+    "cancelling",
+    "trees",
+    "counters",
+    "searching",
+    "lifetimes",
+    "batches",
+):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
+from mognet.testing.conformance.batches import Apps, Batches  # noqa: E402
 from mognet.testing.conformance.bench import APP, Bench, Group, Harness  # noqa: E402
+from mognet.testing.conformance.cancelling import Cancelling  # noqa: E402
 from mognet.testing.conformance.content import Content  # noqa: E402
+from mognet.testing.conformance.counters import Counters  # noqa: E402
 from mognet.testing.conformance.fencing import Fenced  # noqa: E402
 from mognet.testing.conformance.finality import FinalIsFinal  # noqa: E402
 from mognet.testing.conformance.holding import OneHolder  # noqa: E402
+from mognet.testing.conformance.leaks import NothingLeaks  # noqa: E402
+from mognet.testing.conformance.lifetimes import Lifetimes, Sweeping  # noqa: E402
 from mognet.testing.conformance.ordering import Clock, Order  # noqa: E402
 from mognet.testing.conformance.repeatable import Repeatable  # noqa: E402
+from mognet.testing.conformance.searching import Searching  # noqa: E402
 from mognet.testing.conformance.signals import Signals, Waiting  # noqa: E402
+from mognet.testing.conformance.trees import Trees  # noqa: E402
 
 
-class EngineConformance(Repeatable, OneHolder, Fenced, FinalIsFinal, Order, Clock, Content, Signals, Waiting):
+class EngineConformance(
+    Repeatable,
+    OneHolder,
+    Fenced,
+    FinalIsFinal,
+    Order,
+    Clock,
+    Content,
+    Signals,
+    Waiting,
+    NothingLeaks,
+    Cancelling,
+    Trees,
+    Counters,
+    Searching,
+    Lifetimes,
+    Sweeping,
+    Batches,
+    Apps,
+):
     """Every law."""
 
 
-__all__ = ["APP", "Bench", "EngineConformance", "Group", "Harness"]
+__all__ = [
+    "APP",
+    "Apps",
+    "Batches",
+    "Bench",
+    "Cancelling",
+    "Clock",
+    "Content",
+    "Counters",
+    "EngineConformance",
+    "Fenced",
+    "FinalIsFinal",
+    "Group",
+    "Harness",
+    "Lifetimes",
+    "NothingLeaks",
+    "OneHolder",
+    "Order",
+    "Repeatable",
+    "Searching",
+    "Signals",
+    "Sweeping",
+    "Trees",
+    "Waiting",
+]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from mognet.outcomes import failed, invalid, merge_metadata, paused, released, resume, retry, revoke, revoked, succeeded, suspend
 from mognet.records import Token
@@ -146,7 +147,7 @@ class Fenced(Group):
     async def test_a_child_needs_its_parents_attempt(self, bench: Bench) -> None:
         """With ``parent_token`` a child is stored while that attempt holds its job, running or waiting; afterwards it is refused."""
         ghost = await bench.start()
-        mine = {"queue": "children", "parent": ghost.token.id, "root": ghost.token.id, "parent_token": ghost.token}
+        mine: dict[str, Any] = {"queue": "children", "parent": ghost.token.id, "root": ghost.token.id, "parent_token": ghost.token}
         await bench.add(**mine)
         await bench.engine.update(ghost.token.id, suspend(ghost.token))
         await bench.add(**mine)

@@ -141,7 +141,7 @@ class FinalIsFinal(Group):
         writes = [
             engine.update(claim.token.id, change, unless=()) for change, engine in zip(changes, (bench.engine, other) * 20, strict=True)
         ]
-        *answers, [settled] = await asyncio.gather(*writes, bench.engine.settle([succeeded(claim.token, b"1")]))
+        answers, [settled] = await asyncio.gather(asyncio.gather(*writes), bench.engine.settle([succeeded(claim.token, b"1")]))
         assert settled is not None
         assert None not in answers
         assert labels(await bench.record(claim.token.id)) == {"own": 0} | {f"k{i}": i for i in range(40)}

@@ -110,7 +110,7 @@ class Repeatable(Group):
             second = await bench.engine.update(token.id, change)
             assert second is not None
             assert plain(second) == plain(first)
-        assert labels(first) == {"a": 1, "b": 3, "c": None, "d": 4}
+        assert labels(await bench.record(token.id)) == {"a": 1, "b": 3, "c": None, "d": 4}
 
     async def test_delete_twice(self, bench: Bench) -> None:
         """What is gone is not counted again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID, uuid4
 
 from mognet.codec import unpack_done
@@ -132,7 +133,7 @@ class Signals(Group):
     async def test_done_after_a_revoke(self, bench: Bench) -> None:
         """A revoke rings for the job and each descendant that it ended, waiting or running; not for those that had ended."""
         root = await bench.start(metadata=b'{"a":1}')
-        line = {"parent": root.token.id, "queue": "c"}
+        line: dict[str, Any] = {"parent": root.token.id, "queue": "c"}
         finished = await bench.ended(**line)
         running = await bench.start(**line)
         [waiting] = await bench.add(**line)
