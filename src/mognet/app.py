@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 from mognet.backend import ResultBackend
@@ -24,14 +24,12 @@ from mognet.engines.guarded import GuardedEngine
 from mognet.exceptions import ImproperlyConfigured, NotConnected, QueueNotFound
 from mognet.middleware import MiddlewareStack
 from mognet.records import Query
-from mognet.registry import TaskDecorator, TaskRegistry, global_registry, register_in
+from mognet.registry import TaskMaker, TaskRegistry, global_registry
 from mognet.requests import Request
 from mognet.results import Result
 from mognet.services import Services
 from mognet.states import ResultState
 from mognet.worker import Worker
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _log = logging.getLogger(__name__)
 
@@ -50,13 +48,15 @@ class App(Calling[Context]):
     """
 
     def __init__(self, name: str, config: AppConfig | None = None, *, url: str | None = None) -> None:
-        if not name or "\0" in name or len(name) > 100:  # noqa: PLR2004 - it becomes part of keys and file names
+        if not name or "\0" in name or len(name) > 100:
             raise ImproperlyConfigured(f"an app's name is 1 to 100 characters, not {name!r}")
         self.name = name
         self.config = AppConfig() if config is None else config
         self.origins = resolve(self.config, url=url).origins
         """Where the value of each setting comes from."""
         self.registry = TaskRegistry(global_registry)
+        self.task = TaskMaker(self.registry)
+        """``@app.task``: like :data:`mognet.task`, for this app only."""
         self.services = Services(self.config)
         self.worker: Worker | None = None
         """The worker, while :meth:`start` runs one."""
@@ -182,26 +182,6 @@ class App(Calling[Context]):
         """Add hooks (see :class:`mognet.Middleware`), behind those that are there."""
         self._middleware.add(middleware)
 
-    # tasks
-
-    @overload
-    def task(self, function: F, /) -> F: ...
-    @overload
-    def task(
-        self,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        timeout: float | timedelta | None = None,
-        retries: int = 0,
-        retry_on: tuple[type[BaseException], ...] | type[BaseException] = (Exception,),
-        backoff: Backoff | None = None,
-    ) -> TaskDecorator: ...
-    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """Like :func:`mognet.task`, for this app only."""
-        return register_in(self.registry, function, options)
-
     # calls
 
     def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]:
@@ -249,8 +229,7 @@ class App(Calling[Context]):
         nodes = [node async for node in self.get_current_status_of_nodes(timeout=0.5) if name in node.payload.queues]
         if not counts and not nodes and name not in self._known_queues():
             raise QueueNotFound(name)
-        waiting = sum((await engine.count(Query(queue=name, states=frozenset({state})))).get(state, 0) for state in WAITING)
-        return QueueStats(queue_name=name, message_count=waiting, consumer_count=len(nodes))
+        return QueueStats(queue_name=name, message_count=sum(counts.get(state, 0) for state in WAITING), consumer_count=len(nodes))
 
     async def purge_task_queues(self) -> dict[str, int]:
         """Delete the jobs that wait in the queues this app listens on; answer how many there were in each."""
@@ -285,5 +264,3 @@ class App(Calling[Context]):
                         yield NodeStatus.model_validate_json(signal.body)
                         continue
                 return
-
-

@@ -38,4 +38,4 @@ class Backoff:
     def delay(self, failures: int) -> float:
         """The wait in seconds after so many failures in a row."""
         ceiling = self.ceiling(failures)
-        return random.uniform(0, ceiling) if self.jitter else ceiling  # noqa: S311 - spreads load, guards nothing
+        return random.uniform(0, ceiling) if self.jitter else ceiling

@@ -127,7 +127,7 @@ class Client:
         if request.kwargs_repr is not None or not self._config.show_arguments:
             return request.kwargs_repr
         shown = [repr(arg) for arg in request.args] + [f"{name}={value!r}" for name, value in request.kwargs.items()]
-        return ", ".join(each if len(each) <= 64 else f"{each[:63]}…" for each in shown)  # noqa: PLR2004 - one line each
+        return ", ".join(each if len(each) <= 64 else f"{each[:63]}…" for each in shown)
 
     def create_request(self, function: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> Request[Any]:
         """A request whose arguments have been checked."""

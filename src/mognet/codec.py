@@ -176,7 +176,7 @@ def describe_error(error: BaseException) -> ErrorInfo:
     """Take down an exception: class name, text, traceback, and those arguments and attributes that JSON can hold."""
     cls = type(error)
     args = list(error.args)
-    if isinstance(error, OSError) and len(args) == 2 and isinstance(error.filename, str):  # noqa: PLR2004 - (errno, text)
+    if isinstance(error, OSError) and len(args) == 2 and isinstance(error.filename, str):
         args.append(error.filename)
     attributes = {key: value for key, value in vars(error).items() if key != "__notes__" and _is_storable(value)}
     text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]

@@ -29,14 +29,28 @@ class AppFace(Protocol):
     name: str
     config: AppConfig
 
+    services: Services
+
     @property
-    def result_backend(self) -> ResultBackend: ...
-    @property
-    def services(self) -> Services: ...
-    def create_request(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Request[Any]: ...
-    async def submit(self, request: Any, /, *args: Any, **kwargs: Any) -> Result[Any]: ...
-    async def run(self, request: Any, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def revoke(self, id: UUID, *, force: bool = False) -> Result[Any]: ...
+    def result_backend(self) -> ResultBackend:
+        """Reads, waits for, labels and deletes jobs."""
+        ...
+
+    def create_request(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Request[Any]:
+        """A request for a task's function and its arguments."""
+        ...
+
+    async def submit(self, request: Any, /, *args: Any, **kwargs: Any) -> Result[Any]:
+        """Submit a request, or a call of a function."""
+        ...
+
+    async def run(self, request: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Submit, and wait for the value. Inside a task, use the context's ``run``: it frees the slot."""
+        ...
+
+    async def revoke(self, id: UUID, *, force: bool = False) -> Result[Any]:
+        """Stop a job and all under it."""
+        ...
 
 
 class Slot(Protocol):
@@ -54,7 +68,9 @@ class Context(Calling["Context"]):
     :class:`AttemptLost`.
     """
 
-    def __init__(self, app: AppFace, request: Request[Any], claim: Claim, state: State, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, app: AppFace, request: Request[Any], claim: Claim, state: State, slot: Slot, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.app = app
         """The app whose worker runs the task."""
         self.request = request
@@ -106,7 +122,12 @@ class Context(Calling["Context"]):
             return await Result(result.record, backend)
 
         async with self._slot.waiting():
-            return await asyncio.gather(*map(value, results_or_ids), return_exceptions=return_exceptions)
+            waits = [asyncio.ensure_future(value(each)) for each in results_or_ids]
+            try:
+                return await asyncio.gather(*waits, return_exceptions=return_exceptions)
+            finally:
+                for wait in waits:
+                    wait.cancel()
 
     # services
 
@@ -171,7 +192,7 @@ def request_of(claim: Claim, args: list[Any], kwargs: dict[str, Any], stack: lis
     record = claim.record
     return Request.model_construct(
         id=record.id,
-        name=record.name,
+        name=record.name or "",
         args=tuple(args),
         kwargs=kwargs,
         stack=stack,

@@ -166,5 +166,3 @@ class Engine(Protocol):
 
 OpenEngine = Callable[[], Engine]
 """Makes an engine on the same line and records; what another event loop needs to reach them too."""
-
-

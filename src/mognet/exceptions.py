@@ -40,11 +40,19 @@ class FailedResult(Protocol):
     """What an error needs to know of the result it is about."""
 
     @property
-    def id(self) -> UUID: ...
+    def id(self) -> UUID:
+        """The job's id."""
+        ...
+
     @property
-    def name(self) -> str | None: ...
+    def name(self) -> str | None:
+        """The task's name."""
+        ...
+
     @property
-    def state(self) -> str: ...
+    def state(self) -> str:
+        """Where the job stands."""
+        ...
 
 
 class MognetError(Exception):

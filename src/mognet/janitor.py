@@ -24,4 +24,4 @@ async def keep_tidy(engine: Engine, *, interval: float) -> None:
         except MognetError as error:
             _log.warning("the sweep failed and will be tried again: %s", error)
         # Spread, so that many workers do not sweep in step.
-        await asyncio.sleep(interval * random.uniform(0.8, 1.2))  # noqa: S311
+        await asyncio.sleep(interval * random.uniform(0.8, 1.2))

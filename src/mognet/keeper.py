@@ -45,8 +45,7 @@ class LeaseKeeper:
         """Renew no more, and end the thread."""
         self._stopping = True
         self._nudge()
-        while self._thread.is_alive():
-            await asyncio.sleep(0.002)
+        await asyncio.to_thread(self._thread.join)
 
     def add(self, token: Token, name: str) -> None:
         """Keep a lease from now on; ``name`` is for the log."""

@@ -19,7 +19,9 @@ class JobInfo(NamedTuple):
     node: str | None = None
 
 
-_current: ContextVar[JobInfo] = ContextVar("mognet_job", default=JobInfo())
+NO_JOB = JobInfo()
+
+_current: ContextVar[JobInfo] = ContextVar("mognet_job", default=NO_JOB)
 _installed: list[Any] = []
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_type_hints, overload
+from typing import Any, NotRequired, Protocol, TypeVar, get_type_hints, overload
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, with_config
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from mognet.backoff import Backoff
 from mognet.codec import JSON_CONFIG, dumps, loads
@@ -25,6 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _log = logging.getLogger(__name__)
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+DEFAULT_BACKOFF = Backoff()
 _UNTYPED = (Any, inspect.Parameter.empty)
 
 
@@ -40,7 +41,7 @@ class Task:
     """Seconds an attempt may take."""
     retries: int = 0
     retry_on: tuple[type[BaseException], ...] = (Exception,)
-    backoff: Backoff = Backoff()
+    backoff: Backoff = DEFAULT_BACKOFF
     namespace: Mapping[str, Any] | None = None
     """Names that the annotations may use beside the module's: the locals around a nested function."""
 
@@ -71,7 +72,7 @@ class Task:
     @functools.cached_property
     def _hints(self) -> dict[str, Any]:
         function = inspect.unwrap(self.function)
-        hints = {}
+        hints: dict[str, Any] = {}
         for name, annotation in function.__annotations__.items():
             if name not in self.signature.parameters and name != "return":
                 continue  # the context's type is nobody's business here, and may be imported for type checkers only
@@ -287,7 +288,7 @@ def make_task(
         raise ImproperlyConfigured(f"@task goes on functions, not on {function!r}")
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise ImproperlyConfigured(f"{_describe(function)} is a generator: a task returns one value; return a list instead")
-    if priority is not None and not 0 <= priority <= 10:  # noqa: PLR2004 - as in Request
+    if priority is not None and not 0 <= priority <= 10:
         raise ValueError(f"a priority is a number from 0 to 10, not {priority}")
     if retries < 0:
         raise ValueError(f"retries must be 0 or more, not {retries}")
@@ -303,7 +304,7 @@ def make_task(
         timeout=seconds,
         retries=retries,
         retry_on=classes,
-        backoff=backoff or Backoff(),
+        backoff=backoff or DEFAULT_BACKOFF,
         namespace=_locals_around(function),
     )
 
@@ -321,43 +322,51 @@ def _locals_around(function: Callable[..., Any]) -> Mapping[str, Any] | None:
 class TaskDecorator(Protocol):
     """``@task`` with options: gives the function back unchanged."""
 
+    def __call__(self, function: F, /) -> F:
+        """Register it."""
+        ...
+
+
+class TaskMaker:
+    """The ``@task`` decorator of a registry."""
+
+    def __init__(self, registry: TaskRegistry) -> None:
+        self._registry = registry
+
+    @overload
     def __call__(self, function: F, /) -> F: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: float | timedelta | None = None,
+        retries: int = 0,
+        retry_on: tuple[type[BaseException], ...] | type[BaseException] = (Exception,),
+        backoff: Backoff | None = None,
+    ) -> TaskDecorator: ...
+    def __call__(self, *functions: Callable[..., Any], **options: Any) -> Any:
+        """Register a function as a task, and give it back unchanged.
+
+        ``async def`` functions run on the worker's event loop, ``def`` functions in a thread. The first parameter is the
+        :class:`mognet.Context` if it is annotated so, or called ``context``; the caller does not pass it.
+
+        :param name: what requests call it; by default ``module.function``.
+        :param queue: where its jobs wait, unless the request or ``AppConfig.task_routes`` says otherwise.
+        :param priority: 0 to 10, higher first; of requests that name none.
+        :param timeout: seconds (or a timedelta) that an attempt may take; past them the job ends REVOKED.
+        :param retries: how many more attempts follow one that raised one of ``retry_on``.
+        :param backoff: how long to wait before each of them.
+        """
+
+        def register(function: F) -> F:
+            self._registry.add(make_task(function, **options))
+            return function
+
+        return register(*functions) if functions else register
 
 
-@overload
-def task(function: F, /) -> F: ...
-@overload
-def task(
-    *,
-    name: str | None = None,
-    queue: str | None = None,
-    priority: int | None = None,
-    timeout: float | timedelta | None = None,
-    retries: int = 0,
-    retry_on: tuple[type[BaseException], ...] | type[BaseException] = (Exception,),
-    backoff: Backoff | None = None,
-) -> TaskDecorator: ...
-def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Register a function as a task for every app of this process, and give it back unchanged.
-
-    ``async def`` functions run on the worker's event loop, ``def`` functions in a thread. The first parameter is the
-    :class:`mognet.Context` if it is annotated so, or called ``context``; the caller does not pass it.
-
-    :param name: what requests call it; by default ``module.function``.
-    :param queue: where its jobs wait, unless the request or ``AppConfig.task_routes`` says otherwise.
-    :param priority: 0 to 10, higher first; of requests that name none.
-    :param timeout: seconds (or a timedelta) that an attempt may take; past them the job ends REVOKED.
-    :param retries: how many more attempts follow one that raised one of ``retry_on``.
-    :param backoff: how long to wait before each of them.
-    """
-    return register_in(global_registry, function, options)
-
-
-def register_in(registry: TaskRegistry, function: Callable[..., Any] | None, options: Mapping[str, Any]) -> Any:
-    """Register now if there is a function, else give a decorator that will."""
-
-    def decorate(function: F) -> F:
-        registry.add(make_task(function, **options))
-        return function
-
-    return decorate if function is None else decorate(function)
+task = TaskMaker(global_registry)
+"""Register a function as a task for every app of this process: ``@task``, or ``@task(name=…, retries=…)``."""

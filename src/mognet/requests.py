@@ -20,7 +20,7 @@ class Request(BaseModel, Generic[T]):
     A datetime without a time zone is local time, as everywhere in Python.
     """
 
-    model_config = ConfigDict(validate_assignment=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(validate_assignment=True, arbitrary_types_allowed=True, extra="forbid")
 
     id: UUID = Field(default_factory=uuid4)
     """The job's id. Submitting an id again changes nothing: give your own to make a submit repeatable."""

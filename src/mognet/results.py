@@ -16,7 +16,7 @@ from mognet.states import FAILED, ResultState
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Source(Protocol):
+class _Source(Protocol):
     """Where a result comes from, and asks for more: :class:`mognet.backend.ResultBackend`."""
 
     async def get(self, id: UUID) -> Result[Any] | None: ...
@@ -53,7 +53,7 @@ class ResultValue:
 class ResultChildren:
     """The jobs that a job submitted."""
 
-    def __init__(self, id: UUID, source: Source) -> None:
+    def __init__(self, id: UUID, source: _Source) -> None:
         self._id = id
         self._source = source
 
@@ -76,7 +76,7 @@ class Result(Generic[T_co]):
     Waiting brings the result up to date, and so does :meth:`refresh`.
     """
 
-    def __init__(self, record: Record, source: Source) -> None:
+    def __init__(self, record: Record, source: _Source) -> None:
         self._record = record
         self._source = source
 
@@ -335,4 +335,3 @@ class ResultTree:
 
 def _datetime(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-

@@ -77,7 +77,6 @@ class Runner:
         self._middleware = middleware
         self._make_context = make_context
         self._threads = Threads()
-        self._life = {"ttl": config.result_ttl.total_seconds(), "value_ttl": config.result_value_ttl.total_seconds()}
 
     async def run(self, attempt: Attempt) -> Outcome | None:
         """Run the job. None: there is nothing to settle, because the job is not this worker's any more."""
@@ -117,40 +116,32 @@ class Runner:
 
     def _too_late(self, attempt: Attempt) -> Outcome | None:
         if attempt.call is not None and attempt.call.latest is not None and attempt.call.latest <= time.time():
-            return outcomes.revoked(attempt.token, **self._life)
+            return self._ended(outcomes.revoked, attempt)
         return None
 
     # the call
 
     async def _call(self, attempt: Attempt, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome | None:
-        call, record = attempt.call, attempt.claim.record
+        call = attempt.call
         request = request_of(attempt.claim, call.args, call.kwargs, call.stack)  # type: ignore[union-attr]
         context = attempt.context = self._make_context(attempt, request)
         if self._middleware:
             await self._middleware.call("on_task_starting", context)
         if task.takes_context:
             args = (context, *args)
-        limit = attempt.limit = asyncio.timeout(self._seconds(attempt, task))
+        attempt.limit = asyncio.timeout(self._seconds(attempt, task))
         try:
-            async with limit:
+            async with attempt.limit:
                 value = await (task.function(*args, **kwargs) if task.is_async else self._threads.run(task.function, *args, **kwargs))
-        except asyncio.CancelledError as error:
-            return self._cancelled(attempt, error)
-        except Pause as pause:
-            return outcomes.paused(attempt.token, pause.resume_after or 0.0)
-        except Retry as wish:
-            return self._retry(attempt, task, wish)
-        except TimeoutError as error:
-            if limit.expired():
-                return outcomes.revoked(attempt.token, **self._life)
-            return self._raised(attempt, task, error)
-        except (Exception, GeneratorExit, SystemExit) as error:
-            return self._raised(attempt, task, error)
+        except GeneratorExit:  # the event loop is gone
+            raise
+        except BaseException as error:  # whatever it is, it is this attempt's end, and not the worker's
+            outcome = self._judge(attempt, task, error)
+        else:
+            outcome = self._returned(attempt, value)
         finally:
             context.end()
-        if attempt.stop in (Stop.REVOKED, Stop.LOST):
-            return None
-        return self._returned(attempt, value, record.name)
+        return None if attempt.stop in (Stop.REVOKED, Stop.LOST) else outcome
 
     def _seconds(self, attempt: Attempt, task: Task) -> float | None:
         call = attempt.call
@@ -160,42 +151,46 @@ class Runner:
 
     # the verdict
 
-    def _returned(self, attempt: Attempt, value: Any, name: str | None) -> Outcome:
+    def _returned(self, attempt: Attempt, value: Any) -> Outcome:
         try:
             data = dumps(value)
             if len(data) > self._config.max_result_size:
                 raise NotStorable(
-                    f"the value of {len(data)} bytes is more than max_result_size={self._config.max_result_size}; "
+                    f"its {len(data)} bytes are more than max_result_size={self._config.max_result_size}; "
                     "store it elsewhere and return a reference"
                 )
         except NotStorable as error:
-            return self._failed(attempt, NotStorable(f"the value that {name} returned cannot be stored: {error}"))
-        return outcomes.succeeded(attempt.token, data, **self._life)
+            return self._failed(attempt, NotStorable(f"the value that {attempt.claim.record.name} returned cannot be stored: {error}"))
+        return self._ended(outcomes.succeeded, attempt, data)
 
-    def _cancelled(self, attempt: Attempt, error: asyncio.CancelledError) -> Outcome | None:
-        if attempt.stop is Stop.RELEASE or (attempt.stop is None and attempt.closing()):
+    def _judge(self, attempt: Attempt, task: Task, error: BaseException) -> Outcome:
+        tries = attempt.claim.record.attempt
+        attempt.error = error
+        if isinstance(error, Pause):
+            return outcomes.paused(attempt.token, error.resume_after or 0.0)
+        if isinstance(error, Retry):
+            return self._retry(attempt, task, error)
+        if isinstance(error, asyncio.CancelledError) and (attempt.stop is Stop.RELEASE or attempt.closing()):
             return outcomes.released(attempt.token)
-        if attempt.stop is not None:
-            return None
+        if isinstance(error, TimeoutError) and attempt.limit is not None and attempt.limit.expired():
+            return self._ended(outcomes.revoked, attempt)
+        if tries <= task.retries and isinstance(error, task.retry_on):
+            return outcomes.retry(attempt.token, task.backoff.delay(tries))
         return self._failed(attempt, error)
 
     def _retry(self, attempt: Attempt, task: Task, wish: Retry) -> Outcome:
-        used = attempt.claim.record.attempt
-        if task.retries and used > task.retries:
-            return self._failed(attempt, wish.__cause__ or TooManyRetries(attempt.token.id, used - 1, task.retries))
-        return outcomes.retry(attempt.token, task.backoff.delay(used) if wish.after is None else wish.after)
-
-    def _raised(self, attempt: Attempt, task: Task, error: BaseException) -> Outcome | None:
-        if attempt.stop in (Stop.REVOKED, Stop.LOST):
-            return None
-        used, attempt.error = attempt.claim.record.attempt, error
-        if used <= task.retries and isinstance(error, task.retry_on):
-            return outcomes.retry(attempt.token, task.backoff.delay(used))
-        return self._failed(attempt, error)
+        tries = attempt.claim.record.attempt
+        if task.retries and tries > task.retries:
+            return self._failed(attempt, wish.__cause__ or TooManyRetries(attempt.token.id, tries - 1, task.retries))
+        return outcomes.retry(attempt.token, task.backoff.delay(tries) if wish.after is None else wish.after)
 
     def _failed(self, attempt: Attempt, error: BaseException) -> Outcome:
         attempt.error = error
-        return outcomes.failed(attempt.token, dump_error(error), **self._life)
+        return self._ended(outcomes.failed, attempt, dump_error(error))
 
     def _invalid(self, attempt: Attempt, error: BaseException) -> Outcome:
-        return outcomes.invalid(attempt.token, dump_error(error), **self._life)
+        return self._ended(outcomes.invalid, attempt, dump_error(error))
+
+    def _ended(self, fate: Callable[..., Outcome], attempt: Attempt, *value: bytes) -> Outcome:
+        life, value_life = self._config.result_ttl, self._config.result_value_ttl
+        return fate(attempt.token, *value, ttl=life.total_seconds(), value_ttl=value_life.total_seconds())

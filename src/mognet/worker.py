@@ -98,9 +98,7 @@ class Worker:
         self._loop = loop
         self._main = cast("asyncio.Task[Any]", asyncio.current_task())
         lease = self._config.lease.total_seconds()
-        self._keeper = LeaseKeeper(
-            self._open_engine, lease=lease, max_block=self._config.max_block.total_seconds(), lost=self._lost
-        )
+        self._keeper = LeaseKeeper(self._open_engine, lease=lease, max_block=self._config.max_block.total_seconds(), lost=self._lost)
         self._keeper.start()
         sweeps = keep_tidy(self._engine, interval=min(self._config.sweep_interval.total_seconds(), lease / 3))
         helpers = [loop.create_task(sweeps, name="mognet janitor"), loop.create_task(self._listen(), name="mognet control")]
@@ -276,7 +274,9 @@ class Worker:
                 return [(await self._settle_batch([outcome]))[0] for outcome in outcomes]
             _log.exception("the outcome of job %s cannot be stored", outcomes[0].token.id)
             reason = NotStorable(f"the job's outcome cannot be stored: {error}")
-            return await self._engine.settle([failed(outcomes[0].token, dump_error(reason), ttl=outcomes[0].ttl, value_ttl=outcomes[0].value_ttl)])
+            return await self._engine.settle(
+                [failed(outcomes[0].token, dump_error(reason), ttl=outcomes[0].ttl, value_ttl=outcomes[0].value_ttl)]
+            )
 
     async def _insist(self, operation: Callable[[], Awaitable[R]]) -> R:
         """Repeat a repeatable operation until the engine can be reached: what a task has done is not thrown away."""
