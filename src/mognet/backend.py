@@ -11,7 +11,7 @@ from uuid import UUID
 
 from mognet.codec import ErrorInfo, dump_metadata, load_error, loads
 from mognet.engine import Engine
-from mognet.exceptions import InvalidMetadata, ResultLost, ResultValueLost
+from mognet.exceptions import ResultLost, ResultValueLost
 from mognet.outcomes import merge_metadata, set_ttl
 from mognet.records import Query, Record, Token
 from mognet.registry import TaskRegistry
@@ -99,12 +99,8 @@ class ResultBackend:
     async def change_metadata(self, id: UUID, metadata: dict[str, Any], token: Token | None = None) -> bool:
         """Merge keys; with a token, only while it holds the job. False: no such job, or the token is stale."""
         data = dump_metadata(metadata, limit=self._max_metadata_size)
-        record = await self._engine.update(id, merge_metadata(data, token), unless=())
-        if record is not None and len(record.metadata) > self._max_metadata_size:
-            raise InvalidMetadata(
-                f"the metadata of job {id} has grown to {len(record.metadata)} bytes, more than max_metadata_size={self._max_metadata_size}"
-            )
-        return record is not None
+        change = merge_metadata(data, token, limit=self._max_metadata_size)
+        return await self._engine.update(id, change, unless=()) is not None
 
     async def delete(self, id: UUID, *, include_children: bool = True) -> None:
         """Delete the job's record, value and notes; those of its descendants too."""

@@ -83,7 +83,7 @@ class Client:
 
     async def _job(self, request: Request[Any], context: Context | None) -> Job:
         if context is not None:
-            request.stack = [*context.request.stack, context.request.id]
+            request.stack = [*context.stack, context.id]
         if self._middleware:
             await self._middleware.call("on_request_submitting", request, context=context)
         deadline = request.deadline
@@ -103,7 +103,7 @@ class Client:
             metadata=dump_metadata(request.metadata, limit=self._config.max_metadata_size),
             priority=self._priority(request),
             delay=request.due_in(),
-            parent=None if context is None else context.request.id,
+            parent=None if context is None else context.id,
             root=request.stack[0] if request.stack else None,
             parent_token=None if context is None else context.token,
             label=self._label(request),

@@ -55,13 +55,14 @@ def dump_metadata(metadata: Mapping[str, Any], *, limit: int | None = None) -> b
     return data
 
 
-def merge_metadata(old: bytes, new: bytes) -> bytes:
-    """The JSON object ``old`` with the keys of ``new`` put over it."""
-    if old == b"{}":
-        return new
+def merge_metadata(old: bytes, new: bytes, limit: int | None = None) -> bytes:
+    """The JSON object ``old`` with the keys of ``new`` put over it. :class:`InvalidMetadata` if it is more than ``limit`` bytes."""
     if new == b"{}":
         return old
-    return to_json({**from_json(old), **from_json(new)})
+    merged = new if old == b"{}" else to_json({**from_json(old), **from_json(new)})
+    if limit is not None and len(merged) > limit:
+        raise InvalidMetadata(f"the job's metadata would grow to {len(merged)} bytes, more than max_metadata_size={limit}")
+    return merged
 
 
 def _dump_key(key: object) -> bytes:
@@ -130,6 +131,7 @@ class Call(NamedTuple):
     """The latest moment, in seconds since 1970."""
 
 
+EMPTY_CALL = Call([], {}, [], None, None)
 _NO_CALL = b'{"v":1}'
 
 
@@ -145,7 +147,7 @@ def dump_call(call: Call) -> bytes:
 def load_call(body: bytes) -> Call:
     """The call of a body. Raises ValueError if it is not one."""
     if body == _NO_CALL:
-        return Call([], {}, [], None, None)
+        return EMPTY_CALL
     data = from_json(body)
     if not isinstance(data, dict) or data.get("v") != 1:
         raise ValueError("this is not a call, or one written by a newer mognet")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
 from mognet.backend import ResultBackend
 from mognet.calling import Calling
-from mognet.codec import loads
+from mognet.codec import Call, loads
 from mognet.config import AppConfig
 from mognet.exceptions import AttemptLost, ResultLost
 from mognet.records import Claim, Token
@@ -68,21 +70,35 @@ class Context(Calling["Context"]):
     :class:`AttemptLost`.
     """
 
-    def __init__(
-        self, app: AppFace, request: Request[Any], claim: Claim, state: State, slot: Slot, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, app: AppFace, claim: Claim, call: Call, state: State, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
         self.app = app
         """The app whose worker runs the task."""
-        self.request = request
-        """The call, with the metadata as it was when this attempt began."""
         self.state = state
         """The task's own notes, kept over crashes, pauses and retries."""
         self.attempt = claim.record.attempt
         """1, and one more for each retry that the task asked for."""
         self._claim = claim
+        self._call = call
         self._slot = slot
         self._loop = loop
         self._over = False
+
+    @functools.cached_property
+    def request(self) -> Request[Any]:
+        """The call, with the metadata as it was when this attempt began."""
+        record, call = self._claim.record, self._call
+        return Request.model_construct(
+            id=record.id,
+            name=record.name or "",
+            args=tuple(call.args),
+            kwargs=dict(call.kwargs),
+            stack=list(call.stack),
+            metadata=loads(record.metadata),
+            deadline=_deadline(call),
+            queue_name=record.queue,
+            kwargs_repr=record.label,
+            priority=record.priority,
+        )
 
     @property
     def token(self) -> Token:
@@ -92,7 +108,12 @@ class Context(Calling["Context"]):
     @property
     def id(self) -> UUID:
         """The job's id: the same for each start, so an idempotency key."""
-        return self.request.id
+        return self._claim.token.id
+
+    @property
+    def stack(self) -> list[UUID]:
+        """The ids of the jobs above this one, outermost first."""
+        return self._call.stack
 
     # children
 
@@ -187,17 +208,7 @@ class _FreeingSlot:
             return await self._backend.wait(id, timeout=timeout)
 
 
-def request_of(claim: Claim, args: list[Any], kwargs: dict[str, Any], stack: list[UUID]) -> Request[Any]:
-    """The request as the task sees it."""
-    record = claim.record
-    return Request.model_construct(
-        id=record.id,
-        name=record.name or "",
-        args=tuple(args),
-        kwargs=kwargs,
-        stack=stack,
-        metadata=loads(record.metadata),
-        queue_name=record.queue,
-        kwargs_repr=record.label,
-        priority=record.priority,
-    )
+def _deadline(call: Call) -> datetime | timedelta | None:
+    if call.latest is not None:
+        return datetime.fromtimestamp(call.latest, UTC)
+    return None if call.timeout is None else timedelta(seconds=call.timeout)

@@ -113,7 +113,8 @@ class Engine(Protocol):
         Nothing changes while the record is in one of the states ``unless``. The state of a final record never changes,
         whatever ``unless`` says, but with ``descendants`` its unfinished descendants do. REVOKED spends the tokens of the
         jobs it ends (``stops`` + 1 for those that ran), takes them out of line, deletes their notes and rings :data:`DONE`.
-        SUSPENDED and RUNNING (with a token) raise ``stops`` and ``starts``; in the state already, nothing changes.
+        Metadata that would grow beyond ``change.max_metadata`` raises :class:`mognet.exceptions.InvalidMetadata`, and nothing
+        changes. SUSPENDED and RUNNING (with a token) raise ``stops`` and ``starts``; in the state already, nothing changes.
         """
         ...
 

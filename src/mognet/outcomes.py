@@ -78,6 +78,8 @@ class Change(NamedTuple):
     state: ResultState | None = None
     metadata: bytes | None = None
     """A JSON object whose keys replace those of the record, one by one."""
+    max_metadata: int | None = None
+    """Bytes that the record's metadata may grow to; if it would be more, nothing changes and InvalidMetadata is raised."""
     token: Token | None = None
     """Only if this token still holds the job."""
     descendants: bool = False
@@ -102,9 +104,9 @@ def resume(token: Token) -> Change:
     return Change(ResultState.RUNNING, token=token)
 
 
-def merge_metadata(metadata: bytes, token: Token | None = None) -> Change:
-    """Merge the keys of a JSON object into the record's metadata."""
-    return Change(metadata=metadata, token=token)
+def merge_metadata(metadata: bytes, token: Token | None = None, *, limit: int | None = None) -> Change:
+    """Merge the keys of a JSON object into the record's metadata, up to ``limit`` bytes."""
+    return Change(metadata=metadata, token=token, max_metadata=limit)
 
 
 def set_ttl(ttl: float) -> Change:

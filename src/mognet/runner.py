@@ -10,9 +10,9 @@ from enum import Enum
 from typing import Any
 
 from mognet import outcomes
-from mognet.codec import Call, dump_error, dumps, load_call
+from mognet.codec import EMPTY_CALL, Call, dump_error, dumps, load_call
 from mognet.config import AppConfig
-from mognet.context import Context, request_of
+from mognet.context import Context
 from mognet.exceptions import InvalidTaskArguments, MognetError, NotStorable, Pause, Retry, TooManyRetries, UnknownTask
 from mognet.middleware import MiddlewareStack
 from mognet.outcomes import Outcome
@@ -37,7 +37,7 @@ class Attempt:
     """One run of one job on this worker."""
 
     claim: Claim
-    call: Call | None = None
+    call: Call = EMPTY_CALL
     context: Context | None = None
     stop: Stop | None = None
     """Set before the attempt is cancelled."""
@@ -61,7 +61,7 @@ class Attempt:
         return self.claim.token
 
 
-MakeContext = Callable[[Attempt, Any], Context]
+MakeContext = Callable[[Attempt], Context]
 
 
 class Runner:
@@ -87,7 +87,7 @@ class Runner:
                 return outcome
         try:
             task = self._registry.get(attempt.claim.record.name or "")
-            args, kwargs = task.arguments(attempt.call.args, attempt.call.kwargs)  # type: ignore[union-attr]
+            args, kwargs = task.arguments(attempt.call.args, attempt.call.kwargs)
         except (UnknownTask, InvalidTaskArguments) as error:
             return self._invalid(attempt, error)
         except MognetError as error:
@@ -110,21 +110,19 @@ class Runner:
         return None
 
     def _too_deep(self, attempt: Attempt) -> Outcome | None:
-        if attempt.call is not None and len(attempt.call.stack) > self._config.max_recursion:
+        if len(attempt.call.stack) > self._config.max_recursion:
             return self._failed(attempt, RecursionError(f"more than max_recursion={self._config.max_recursion} jobs under each other"))
         return None
 
     def _too_late(self, attempt: Attempt) -> Outcome | None:
-        if attempt.call is not None and attempt.call.latest is not None and attempt.call.latest <= time.time():
+        if attempt.call.latest is not None and attempt.call.latest <= time.time():
             return self._ended(outcomes.revoked, attempt)
         return None
 
     # the call
 
     async def _call(self, attempt: Attempt, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome | None:
-        call = attempt.call
-        request = request_of(attempt.claim, call.args, call.kwargs, call.stack)  # type: ignore[union-attr]
-        context = attempt.context = self._make_context(attempt, request)
+        context = attempt.context = self._make_context(attempt)
         if self._middleware:
             await self._middleware.call("on_task_starting", context)
         if task.takes_context:
@@ -145,8 +143,8 @@ class Runner:
 
     def _seconds(self, attempt: Attempt, task: Task) -> float | None:
         call = attempt.call
-        latest = None if call is None or call.latest is None else max(0.0, call.latest - time.time())
-        limits = [limit for limit in (task.timeout, call and call.timeout, latest) if limit is not None]
+        latest = None if call.latest is None else max(0.0, call.latest - time.time())
+        limits = [limit for limit in (task.timeout, call.timeout, latest) if limit is not None]
         return min(limits, default=None)
 
     # the verdict

@@ -26,7 +26,6 @@ from mognet.middleware import MiddlewareStack
 from mognet.outcomes import Again, Change, Outcome, failed, resume, revoke, suspend
 from mognet.records import Claim, Record, Signal, Token
 from mognet.registry import TaskRegistry
-from mognet.requests import Request
 from mognet.runner import Attempt, Runner, Stop
 from mognet.slots import Slots
 from mognet.state import State
@@ -303,9 +302,9 @@ class Worker:
         job = attempt.claim.record
         _task_log.log(level, "%s[%s] %s, attempt %d, took %.3f s", job.name, job.id, word, job.attempt, took, exc_info=error)
 
-    def _context(self, attempt: Attempt, request: Request[Any]) -> Context:
+    def _context(self, attempt: Attempt) -> Context:
         state = State(self._engine, attempt.token, ttl=self._config.state_ttl.total_seconds())
-        return Context(self._app, request, attempt.claim, state, self._places[attempt], self._loop)
+        return Context(self._app, attempt.claim, attempt.call, state, self._places[attempt], self._loop)
 
     # stopping what runs
 
@@ -337,7 +336,7 @@ class Worker:
         message = read_message(signal.body)
         if isinstance(message, RevokeMessage):
             # The signal is a hint: the engine says which of the jobs below have really been lost.
-            below = [a.token for a in self._tasks if a.token.id == message.id or (a.call is not None and message.id in a.call.stack)]
+            below = [a.token for a in self._tasks if a.token.id == message.id or message.id in a.call.stack]
             if below:
                 held = await self._engine.extend(below, self._config.lease.total_seconds())
                 for attempt in [a for a in self._tasks if a.token in below and a.token not in held]:

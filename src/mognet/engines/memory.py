@@ -251,7 +251,7 @@ class MemoryEngine:
 
     def _apply(self, row: Row, change: Change) -> None:
         if change.metadata is not None:
-            row.record = row.record._replace(metadata=merge_metadata(row.record.metadata, change.metadata))
+            row.record = row.record._replace(metadata=merge_metadata(row.record.metadata, change.metadata, change.max_metadata))
         if change.state in FINAL:
             for each in [row, *self._descendants(row.record.id)] if change.descendants else [row]:
                 if not each.record.done:
