@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from mognet.codec import ErrorInfo, dump_metadata, load_error, loads
-from mognet.engine import Engine
+from mognet.engine import Engine, GroupBy
 from mognet.exceptions import ResultLost, ResultValueLost
 from mognet.outcomes import merge_metadata, set_ttl
 from mognet.records import Query, Record, Token
@@ -136,6 +136,10 @@ class ResultBackend:
         """The results of the jobs it submitted, oldest first."""
         async for record in self._engine.search(Query(parent=id, limit=count)):
             yield Result(record, self)
+
+    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+        """How many results match, by state, queue or task name."""
+        return await self._engine.count(query, by=by)
 
     async def find(self, query: Query) -> AsyncIterator[Result[Any]]:
         """The results that match."""

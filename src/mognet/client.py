@@ -46,7 +46,8 @@ class Client:
     async def submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
         """Store one request and put it in line; those submitted in the same moment go together."""
         job = await self._job(request, context)
-        return await self._answer(job, await self._sent(self._submits.add(job), job))
+        added = await self._sent(self._submits.add(job), job)
+        return self._answer(job, added, None if added else await self._backend.get(job.id))
 
     async def submit_many(self, requests: Sequence[Request[Any]], context: Context | None) -> list[Result[Any]]:
         """Store requests and put them in line in one round trip, all or none."""
@@ -55,7 +56,9 @@ class Client:
             added = await self._engine.submit(jobs)
         except MognetError as error:
             raise CouldNotSubmit(f"{len(jobs)} requests could not be submitted: {error}") from error
-        return [await self._answer(job, new) for job, new in zip(jobs, added, strict=True)]
+        known = [job.id for job, new in zip(jobs, added, strict=True) if not new]
+        found = dict(zip(known, await self._backend.get_many(*known), strict=True)) if known else {}
+        return [self._answer(job, new, found.get(job.id)) for job, new in zip(jobs, added, strict=True)]
 
     async def run(self, request: Request[Any], context: Context | None) -> Any:
         """Submit, and wait for the value."""
@@ -73,10 +76,9 @@ class Client:
         except MognetError as error:
             raise CouldNotSubmit(f"{job.name} {job.id} could not be submitted: {error}") from error
 
-    async def _answer(self, job: Job, added: bool) -> Result[Any]:
+    def _answer(self, job: Job, added: bool, known: Result[Any] | None) -> Result[Any]:
         if added:
             return self._backend.result(_expected(job))
-        known = await self._backend.get(job.id)
         if known is None:
             raise CouldNotSubmit(f"{job.name} {job.id} was not submitted: the attempt that submits it no longer owns its job {job.parent}")
         return known

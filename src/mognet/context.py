@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
@@ -44,6 +44,10 @@ class AppFace(Protocol):
 
     async def submit(self, request: Any, /, *args: Any, **kwargs: Any) -> Result[Any]:
         """Submit a request, or a call of a function."""
+        ...
+
+    async def submit_many(self, requests: Sequence[Request[Any]], *, context: Any = None) -> list[Result[Any]]:
+        """Submit requests together."""
         ...
 
     async def run(self, request: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -122,10 +126,17 @@ class Context(Calling["Context"]):
 
     async def _submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
         result = await self.app.submit(request, context=context or self)
-        return Result(result.record, _FreeingSlot(self.app.result_backend, self._slot))
+        return self._freeing_slot(result)
 
     async def _run(self, request: Request[Any], context: Context | None) -> Any:
         return await (await self._submit(request, context))
+
+    async def submit_many(self, requests: Sequence[Request[R]]) -> list[Result[R]]:
+        """Submit children together, all or none, in one round trip; the results come in the same order."""
+        return [self._freeing_slot(result) for result in await self.app.submit_many(requests, context=self)]
+
+    def _freeing_slot(self, result: Result[Any]) -> Result[Any]:
+        return Result(result.record, _FreeingSlot(self.app.result_backend, self._slot))
 
     async def gather(self, *results_or_ids: Result[Any] | UUID, return_exceptions: bool = False) -> list[Any]:
         """Wait for several jobs; the slot is free meanwhile. Gives their values in order.
