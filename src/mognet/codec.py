@@ -80,11 +80,17 @@ def _dump_item(key: object, value: object) -> bytes:
         if isinstance(value, Mapping | list | tuple):
             _check_keys(value, MAX_DEPTH)
         data = to_json(value, bytes_mode="base64")
-        plain = from_json(data, allow_inf_nan=False)
-        _check_plain(plain, MAX_DEPTH)
+        _check_plain(_finite(data), MAX_DEPTH)
     except Exception as error:  # as in dumps
         raise InvalidMetadata(f"metadata key {key!r} cannot be stored: {error}") from error
     return data
+
+
+def _finite(data: bytes) -> object:
+    try:
+        return from_json(data, allow_inf_nan=False)
+    except ValueError:
+        raise ValueError("it holds NaN or an infinity, which JSON does not know") from None
 
 
 def _check_keys(value: object, depth: int) -> None:

@@ -1,0 +1,270 @@
+"""What is written comes back as it was, and what cannot be written is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from mognet.codec import (
+    EMPTY_CALL,
+    Call,
+    describe_error,
+    dump_call,
+    dump_error,
+    dump_metadata,
+    dumps,
+    load_call,
+    load_error,
+    loads,
+    merge_metadata,
+    pack_done,
+    rebuild_error,
+    unpack_done,
+)
+from mognet.exceptions import InvalidErrorInfo, InvalidMetadata, InvalidTaskArguments, NotStorable, TaskError, TooManyRetries, UnknownTask
+from mognet.records import Record
+from mognet.states import ResultState
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+objects = st.dictionaries(texts, plain, max_size=5)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Model(BaseModel):
+    at: datetime
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+class Plain(Exception):
+    """Its text is made from what is no argument of Exception."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+class Grudging(Exception):
+    """Cannot say what it is without an attribute that JSON cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__("grudging")
+        self.thing = object()
+
+    def __str__(self) -> str:
+        return f"about {self.thing!r}"
+
+
+@given(plain)
+def test_json_values_come_back(value: Any) -> None:
+    assert loads(dumps(value)) == value
+
+
+@given(objects)
+def test_metadata_comes_back(metadata: dict[str, Any]) -> None:
+    assert loads(dump_metadata(metadata)) == metadata
+
+
+@given(objects, objects)
+def test_merging_replaces_whole_keys(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert loads(merge_metadata(dump_metadata(old), dump_metadata(new))) == {**old, **new}
+
+
+def test_metadata_takes_what_pydantic_knows() -> None:
+    id = uuid4()
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    metadata = {"id": id, "when": when, "colour": Colour.RED, "model": Model(at=when), "point": Point(3), "raw": b"\x00\xff"}
+    assert loads(dump_metadata(metadata)) == {
+        "id": str(id),
+        "when": "2026-01-02T00:00:00Z",
+        "colour": "red",
+        "model": {"at": "2026-01-02T00:00:00Z"},
+        "point": {"x": 3},
+        "raw": "AP8=",
+    }
+
+
+def _cycle() -> list[Any]:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    return cycle
+
+
+def _deep(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), float("nan"), float("inf"), [float("nan")], _cycle(), "\ud800", "a\0b", {"x": "\0"}, {1: 2}, _deep(65), {"a": {2: 3}}],
+)
+def test_metadata_that_cannot_be_stored_is_refused_by_its_key(value: Any) -> None:
+    with pytest.raises(InvalidMetadata, match="'guilty'"):
+        dump_metadata({"innocent": 1, "guilty": value})
+
+
+@pytest.mark.parametrize("key", [1, None, "\0", "\ud800"])
+def test_metadata_keys_are_plain_strings(key: Any) -> None:
+    with pytest.raises(InvalidMetadata, match="key"):
+        dump_metadata({key: 1})
+
+
+def test_metadata_has_a_limit() -> None:
+    assert len(dump_metadata({"a": "x" * 92}, limit=100)) == 100
+    with pytest.raises(InvalidMetadata, match="largest key is 'long'"):
+        dump_metadata({"short": 1, "long": "x" * 92}, limit=100)
+    with pytest.raises(InvalidMetadata, match="would grow to 13 bytes"):
+        merge_metadata(b'{"a":1}', b'{"b":1}', limit=10)
+
+
+calls = st.builds(
+    Call,
+    args=st.lists(plain, max_size=3),
+    kwargs=objects,
+    stack=st.lists(st.uuids(), max_size=3),
+    timeout=st.none() | st.floats(0, 1e9),
+    latest=st.none() | st.floats(0, 1e12),
+)
+
+
+@given(calls)
+def test_calls_come_back(call: Call) -> None:
+    assert load_call(dump_call(call)) == call
+
+
+def test_an_empty_call_is_short() -> None:
+    assert dump_call(EMPTY_CALL) == b'{"v":1}'
+
+
+@given(st.binary(max_size=40))
+def test_a_body_that_is_no_call_is_a_value_error(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        load_call(b"?" + body)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"v":2}', b'{"v":1,"args":{}}', b'{"v":1,"stack":["x"]}', b'{"v":1,"timeout":"x"}'])
+def test_a_call_of_another_shape_is_a_value_error(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        load_call(body)
+
+
+def test_what_cannot_be_written_says_so() -> None:
+    for value in (object(), _cycle(), "\ud800"):
+        with pytest.raises(NotStorable):
+            dumps(value)
+
+
+def _raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as raised:
+        return raised
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Plain(7),
+        ValueError("x", 3),
+        KeyError("k"),
+        OSError(2, "no such file", "f.txt"),
+        RecursionError("deep"),
+        UnknownTask("t"),
+        TooManyRetries(UUID(int=1), 4, 3),
+        InvalidTaskArguments([InvalidErrorInfo(("a", 0), "wrong", "kind")], "t"),
+    ],
+)
+def test_errors_come_back_as_their_own_class(error: Exception) -> None:
+    info = load_error(dump_error(_raised(error)))
+    rebuilt = rebuild_error(info)
+    assert type(rebuilt) is type(error)
+    assert str(rebuilt) == str(error)
+    assert rebuilt.args == error.args
+    assert vars(rebuilt) == vars(error)
+    assert isinstance(rebuilt.__cause__, TaskError)
+    assert "test_codec" in rebuilt.__cause__.traceback
+
+
+def test_an_error_that_cannot_be_rebuilt_is_a_task_error() -> None:
+    rebuilt = rebuild_error(load_error(dump_error(_raised(Grudging()))))
+    assert isinstance(rebuilt, TaskError)
+    assert rebuilt.type_name.endswith(":Grudging")
+    assert rebuilt.message.startswith("about <object")
+    unknown = rebuild_error(describe_error(Plain(1))._replace(type_name="nowhere:Gone"))
+    assert isinstance(unknown, TaskError) and unknown.message == "code 1"
+
+
+def test_no_code_of_an_error_class_is_run() -> None:
+    ran = []
+
+    class Trap(Exception):
+        def __new__(cls, *args: object) -> Trap:
+            ran.append("new")
+            return super().__new__(cls, *args)
+
+        def __init__(self, *args: object) -> None:
+            ran.append("init")
+            super().__init__(*args)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            ran.append("setattr")
+            super().__setattr__(name, value)
+
+    info = describe_error(Trap("x"))._replace(attributes={"planted": 1})
+    ran.clear()
+    rebuilt = rebuild_error(info)
+    assert type(rebuilt) is Trap and rebuilt.args == ("x",)
+    assert vars(rebuilt)["planted"] == 1
+    assert [each for each in ran if each != "setattr"] == []
+
+
+@given(st.dictionaries(st.sampled_from(["type_name", "message", "traceback", "args", "attributes"]), plain))
+def test_a_damaged_error_is_a_value_error_or_harmless(fields: dict[str, Any]) -> None:
+    try:
+        info = load_error(dumps(fields))
+    except ValueError:
+        return
+    assert isinstance(rebuild_error(info), Exception)
+
+
+records = st.builds(
+    Record,
+    id=st.uuids(),
+    name=st.none() | texts,
+    queue=texts,
+    state=st.sampled_from(ResultState),
+    priority=st.integers(0, 10),
+    created=st.floats(0, 1e10),
+    due=st.floats(0, 1e10),
+    metadata=objects.map(dump_metadata),
+    parent=st.none() | st.uuids(),
+    root=st.none() | st.uuids(),
+    node=st.none() | texts,
+)
+
+
+@given(records, st.none() | plain.map(dumps))
+def test_a_done_signal_carries_record_and_value(record: Record, value: bytes | None) -> None:
+    assert unpack_done(pack_done(record, value)) == (record, value)
