@@ -62,8 +62,9 @@ class Client:
 
     async def run(self, request: Request[Any], context: Context | None) -> Any:
         """Submit, and wait for the value."""
-        with self._backend.waiters.expect(request.id, look=False) as ended:
+        with self._backend.waiters.expect(request.id, unborn=True) as ended:
             result = await self.submit(request, context)
+            self._backend.waiters.born(request.id)
             if not result.done:
                 record, value = await ended
                 self._backend.remember(record, value)

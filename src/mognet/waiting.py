@@ -40,16 +40,19 @@ class Waiters:
         self._engine = engine
         self._waiting: defaultdict[str, set[asyncio.Future[Ended]]] = defaultdict(set)
         self._unseen: set[str] = set()
+        self._unborn: set[str] = set()
         self._look_now = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @contextmanager
-    def expect(self, id: UUID, *, look: bool = True) -> Iterator[asyncio.Future[Ended]]:
-        """Inside the context, the future given is told of the job's end. ``look=False``: it cannot have ended yet."""
+    def expect(self, id: UUID, *, unborn: bool = False) -> Iterator[asyncio.Future[Ended]]:
+        """Inside the context, the future given is told of the job's end. ``unborn``: it is yet to be submitted (:meth:`born`)."""
         future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         key = str(id)
         self._waiting[key].add(future)
-        if look:
+        if unborn:
+            self._unborn.add(key)
+        else:
             self._unseen.add(key)
             self._look_now.set()
         if self._task is None:
@@ -62,6 +65,11 @@ class Waiters:
             if not self._waiting[key]:
                 del self._waiting[key]
                 self._unseen.discard(key)
+                self._unborn.discard(key)
+
+    def born(self, id: UUID) -> None:
+        """The job has been submitted: from now on, a missing record means that it is lost."""
+        self._unborn.discard(str(id))
 
     async def close(self) -> None:
         """Stop; whoever still waits is cancelled."""
@@ -111,11 +119,11 @@ class Waiters:
 
     async def _look_at(self, keys: list[str]) -> None:
         for start in range(0, len(keys), CHUNK):
-            chunk = keys[start : start + CHUNK]
+            chunk, unborn = keys[start : start + CHUNK], set(self._unborn)
             for key, record in zip(chunk, await self._engine.get([UUID(key) for key in chunk]), strict=True):
-                if record is None:
+                if record is None and key not in unborn:
                     self._lose(key)
-                elif record.done:
+                elif record is not None and record.done:
                     self._tell(record, None)
 
     def _tell(self, record: Record, value: bytes | None) -> None:
