@@ -14,8 +14,6 @@ from mognet import App, AppConfig, Context, Pause, Request, task
 from mognet.exceptions import NotConnected
 from mognet.testing import create_app_fixture, pytest_integration
 
-pytest_plugins = ["pytester"]
-
 own = App("own", AppConfig(url="sqlite:////nonexistent/never/opened.db"))
 shared = App("shared", AppConfig(url="memory://"))
 app_fixture = create_app_fixture(shared)
