@@ -1,0 +1,1 @@
+"""Engines that keep line and records in SQL tables."""

@@ -1,0 +1,182 @@
+"""The operations on records and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from mognet.codec import merge_metadata
+from mognet.engines.sql import statements as sql
+from mognet.engines.sql.line import end, remove
+from mognet.engines.sql.session import NUMBERS, Finish, Operation, Session, dump, expired, id_list, make_record
+from mognet.outcomes import Change
+from mognet.records import Record, Token
+from mognet.states import FINAL, ResultState
+
+
+class Found(NamedTuple):
+    """A job that can be seen."""
+
+    seq: int
+    record: Record
+    token: Token | None
+
+
+# --- reading
+
+
+def get(ids: Sequence[UUID]) -> Operation[list[Record | None]]:
+    """Records, in the order asked for."""
+
+    def work(session: Session) -> Finish[list[Record | None]]:
+        records: list[Record | None] = [None] * len(ids)
+        for number, *columns in session.all(sql.GET, session.app, *id_list(ids)):
+            record = make_record(columns)
+            if not expired(record.expires, session.now):
+                records[number] = record
+        return lambda: records
+
+    return work
+
+
+def value(id: UUID) -> Operation[bytes | None]:
+    """What a job left."""
+
+    def work(session: Session) -> Finish[bytes | None]:
+        row = session.one(sql.VALUE, session.app, id.bytes, session.now)
+        return lambda: None if row is None else row[0]
+
+    return work
+
+
+def load(token: Token) -> Operation[dict[str, bytes]]:
+    """The notes of the job that a token holds."""
+
+    def work(session: Session) -> Finish[dict[str, bytes]]:
+        rows = session.all(sql.NOTES, session.app, token.id.bytes, token.start, token.holder, session.now)
+        return lambda: dict(rows)
+
+    return work
+
+
+# --- writing
+
+
+def save(token: Token, changes: Mapping[str, bytes | None], ttl: float | None) -> Operation[dict[str, bytes] | None]:
+    """Change notes; answer what was there."""
+
+    def work(session: Session) -> Finish[dict[str, bytes] | None]:
+        row = session.one(sql.HOLDER, session.app, token.id.bytes, token.start, token.holder)
+        if row is None:
+            return lambda: None
+        seq, expire = row
+        if expired(expire, session.now):
+            session.run(sql.DROP_NOTES, dump([seq]))
+        replaced: dict[str, bytes] = {}
+        for name, data in changes.items():
+            old = session.one(sql.NOTE, seq, name)
+            if old is not None:
+                replaced[name] = old[0]
+            if data is not None:
+                session.run(sql.PUT_NOTE, seq, name, data)
+            elif old is not None:
+                session.run(sql.DROP_NOTE, seq, name)
+        if ttl is not None or expire is not None:
+            session.run(sql.LIMIT_NOTES, seq, None if ttl is None else session.now + ttl)
+        return lambda: replaced
+
+    return work
+
+
+def delete(ids: Collection[UUID]) -> Operation[int]:
+    """Delete jobs; answer how many could be seen."""
+
+    def work(session: Session) -> Finish[int]:
+        rows = session.json(sql.ROWS, session.app, *id_list(set(ids)), session.now)
+        if rows:
+            remove(session, [seq for seq, _ in rows])
+        return lambda: sum(seen for _, seen in rows)
+
+    return work
+
+
+def update(id: UUID, change: Change, unless: Collection[ResultState]) -> Operation[Record | None]:
+    """Apply a change."""
+
+    def work(session: Session) -> Finish[Record | None]:
+        found = _find(session, id)
+        if found is None:
+            return _bury(session, id, change) if change.tombstone else lambda: None
+        if change.token is not None and found.token != change.token:
+            return lambda: None
+        if found.record.state in unless:
+            return lambda: found.record
+        ended = _apply(session, found, change)
+        cursor = session.open(sql.RECORDS, session.app, dump({found.seq, *(ended if session.ears.expected() else ())}))
+
+        def finish() -> Record:
+            records = {row[0]: make_record(row[1:]) for row in cursor.fetchall()}
+            if ended:
+                session.ears.tell_done([(records[seq], None) for seq in ended if seq in records])
+            return records[found.seq]
+
+        return finish
+
+    return work
+
+
+def _find(session: Session, id: UUID) -> Found | None:
+    row = session.one(sql.JOB, session.app, id.bytes)
+    if row is None:
+        return None
+    record, (seq, start, holder) = make_record(row[:-3]), row[-3:]
+    if expired(record.expires, session.now):
+        remove(session, [seq])
+        return None
+    return Found(seq, record, None if holder is None else Token(id, start, holder))
+
+
+def _apply(session: Session, found: Found, change: Change) -> list[int]:
+    """Write the change; answer the rows of the jobs that it ended."""
+    seq, record = found.seq, found.record
+    ended: list[int] = []
+    if change.metadata is not None:
+        session.run(sql.MERGE, seq, merge_metadata(record.metadata, change.metadata, change.max_metadata))
+    if change.state in FINAL:
+        if change.descendants:
+            ended = session.json(sql.UNFINISHED_TREE, session.app, seq)
+        elif not record.done:
+            ended = [seq]
+        if ended:
+            _end_empty(session, change.state, ended, change.ttl)
+    elif change.ttl is not None:
+        session.run(sql.SET_TTL, seq, change.ttl, session.now)
+    if change.state is ResultState.SUSPENDED and record.state is ResultState.RUNNING:
+        session.run(sql.SUSPEND, seq)
+    elif change.state is ResultState.RUNNING and record.state is ResultState.SUSPENDED:
+        session.run(sql.RESUME, seq)
+    return ended
+
+
+def _end_empty(session: Session, state: ResultState, seqs: Sequence[int], ttl: float | None) -> None:
+    end(session, state, seqs, ttl)
+    rows = dump(seqs)
+    session.run(sql.DROP_CONTENTS, rows)
+    session.run(sql.DROP_NOTES, rows)
+
+
+def _bury(session: Session, id: UUID, change: Change) -> Finish[Record]:
+    """Leave a tombstone."""
+    seq, state = session.last() + 1, change.state or ResultState.REVOKED
+    row = (seq, session.app, id.bytes, NUMBERS[ResultState.PENDING], 0, 5, "", session.now, seq, session.now, None, None, None, None, b"{}")
+    session.blocks(sql.add_jobs, [row])
+    end(session, state, [seq], change.ttl)
+    cursor = session.open(sql.RECORDS, session.app, dump([seq]))
+
+    def finish() -> Record:
+        record = make_record(cursor.fetchall()[0][1:])
+        session.ears.tell_done([(record, None)])
+        return record
+
+    return finish

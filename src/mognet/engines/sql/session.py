@@ -1,0 +1,150 @@
+"""What one operation works with inside a transaction, and what it hands back."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from mognet.engines.sql import statements as sql
+from mognet.records import Record, Token
+from mognet.states import ResultState
+
+T_co = TypeVar("T_co", covariant=True)
+
+STATES = tuple(ResultState)
+"""The states in the order of their numbers in the file."""
+
+NUMBERS: Mapping[ResultState, int] = {state: number for number, state in enumerate(STATES)}
+
+Row = tuple[Any, ...]
+
+
+class Ears(Protocol):
+    """Who is told of what a transaction did, once it is committed."""
+
+    def ring(self, queues: Collection[str]) -> None:
+        """Something changed in these queues' line."""
+
+    def tell_done(self, ended: Sequence[tuple[Record, bytes | None]]) -> None:
+        """These jobs have ended, and left these values."""
+
+    def expected(self) -> bool:
+        """Whether anybody wants to know which jobs end."""
+
+
+@dataclass(slots=True)
+class Session:
+    """The connection, as an operation sees it."""
+
+    connection: sqlite3.Connection
+    app: int
+    clock: Callable[[], float]
+    ears: Ears
+    now: float = 0.0
+    """The time at which the transaction began."""
+
+    def run(self, statement: str, *parameters: object) -> int:
+        """Execute; answer how many rows changed."""
+        return self.connection.execute(statement, parameters).rowcount
+
+    def open(self, statement: str, *parameters: object) -> sqlite3.Cursor:
+        """Execute a statement whose rows are fetched later."""
+        return self.connection.execute(statement, parameters)
+
+    def all(self, statement: str, *parameters: object) -> list[Row]:
+        """All rows of a statement that has few."""
+        return self.connection.execute(statement, parameters).fetchall()
+
+    def one(self, statement: str, *parameters: object) -> Row | None:
+        """The first row."""
+        row: Row | None = self.connection.execute(statement, parameters).fetchone()
+        return row
+
+    def json(self, statement: str, *parameters: object) -> Any:
+        """The value of a statement that answers one JSON text."""
+        (text,) = self.connection.execute(statement, parameters).fetchone()
+        return json.loads(text)
+
+    def blocks(self, statement: Callable[[int], str], rows: Sequence[Row]) -> None:
+        """Execute a statement with VALUES for many rows, a block at a time."""
+        for size, block in in_blocks(rows):
+            self.connection.execute(statement(size), block)
+
+    def last(self) -> int:
+        """The highest number given to a job or a turn so far."""
+        row = self.one(sql.LAST)
+        return int(row[0]) if row is not None else 0
+
+
+class Finish(Protocol[T_co]):
+    """The rest of an operation, done after its transaction is committed; answers its result."""
+
+    def __call__(self) -> T_co: ...
+
+
+class Operation(Protocol[T_co]):
+    """What happens inside a transaction. May be called again, in a new one, if that was rolled back."""
+
+    def __call__(self, session: Session) -> Finish[T_co]: ...
+
+
+def in_blocks(rows: Sequence[Row]) -> Iterator[tuple[int, Row]]:
+    """The values of many rows, in blocks of the sizes that statements are prepared for."""
+    start = 0
+    for size in sql.SIZES:
+        while len(rows) - start >= size:
+            yield size, tuple(value for row in rows[start : start + size] for value in row)
+            start += size
+
+
+def id_list(ids: Collection[UUID]) -> tuple[int, bytes]:
+    """Ids as statements take them: how many, and their bytes."""
+    return len(ids), b"".join([id.bytes for id in ids])
+
+
+def token_list(tokens: Sequence[Token]) -> tuple[str, bytes]:
+    """Tokens as statements take them: the holders, and the bytes of the ids."""
+    return dump([token.holder for token in tokens]), b"".join([token.id.bytes for token in tokens])
+
+
+def dump(values: Iterable[object]) -> str:
+    """A JSON list."""
+    return json.dumps(list(values))
+
+
+def load(text: str) -> Any:
+    """The value of a JSON text."""
+    return json.loads(text)
+
+
+def make_record(columns: Sequence[Any]) -> Record:
+    """A record from the columns :data:`statements.RECORD`."""
+    id, name, queue, state, priority, created, due, metadata, started, finished, starts, stops, attempt, parent, root, *rest = columns
+    uuid = UUID(bytes=id)
+    return Record(
+        uuid,
+        name,
+        queue,
+        STATES[state],
+        priority,
+        created,
+        due,
+        metadata,
+        started,
+        finished,
+        starts,
+        stops,
+        attempt,
+        None if parent is None else UUID(bytes=parent),
+        uuid if root is None else UUID(bytes=root),
+        *rest,
+    )
+
+
+def expired(expires: float | None, now: float) -> bool:
+    """Whether a record with this end can no longer be seen."""
+    return expires is not None and expires <= now

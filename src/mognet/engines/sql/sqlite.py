@@ -1,0 +1,299 @@
+"""The engine on one SQLite file, shared by any number of processes of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Self, TypeVar
+from uuid import UUID
+
+from mognet.engine import GroupBy
+from mognet.engines.sql import line, records, search
+from mognet.engines.sql import statements as sql
+from mognet.engines.sql.connection import Synchronous, check_synchronous, explained, open_again, open_file, parse_url, patiently
+from mognet.engines.sql.doorbell import folder_beside
+from mognet.engines.sql.session import Finish, Operation, Session
+from mognet.engines.sql.signals import Signals, Waiter
+from mognet.engines.sql.writer import Reader, Writer
+from mognet.exceptions import ConnectionError, ImproperlyConfigured, NotConnected
+from mognet.outcomes import Change, Outcome
+from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.states import FINAL, ResultState
+
+T = TypeVar("T")
+
+LOOK_EVERY = 1.0
+"""Seconds between looks at the line while waiting: rings may be lost."""
+
+LOOK_QUICKLY = 0.03
+"""The same where other processes cannot ring; then a look only asks whether the file has changed."""
+
+
+class SQLiteEngine:
+    """An :class:`mognet.engine.Engine` on a file. Many engines, in any number of processes, may share it."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        app: str = "app",
+        *,
+        synchronous: Synchronous = "full",
+        clock: Callable[[], float] = time.time,
+        doorbells: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self._real = self.path
+        self.app = app
+        self._synchronous: Synchronous = check_synchronous(synchronous, self.path)
+        self._clock = clock
+        self._doorbells = doorbells
+        self._pid = os.getpid()
+        self._writer: Writer | None = None
+        self._reader: Reader | None = None
+        self._signals: Signals | None = None
+        self._app_number = 0
+        self._undoing: set[asyncio.Future[None]] = set()
+
+    @classmethod
+    def from_url(cls, url: str, app: str = "app", *, clock: Callable[[], float] = time.time) -> Self:
+        """An engine for ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with ``?synchronous=full|normal``."""
+        location = parse_url(url)
+        return cls(location.path, app, synchronous=location.synchronous, clock=clock)
+
+    # opening and closing
+
+    async def __aenter__(self) -> Self:
+        if self._writer is not None:
+            raise ImproperlyConfigured(f"the engine on {self.path} is open already: use one SQLiteEngine for each event loop")
+        self._pid = os.getpid()
+        self._real = self.path.resolve()
+        self._signals = Signals(folder_beside(self._real) if self._doorbells else None, self.app)
+        writer = Writer(f"mognet writer {self.path.name}", self._open_writer, self._real, lambda: open_again(self._real, self._synchronous))
+        try:
+            await writer.opened()
+        except BaseException:
+            writer.dismiss()
+            self._signals = None
+            raise
+        self._writer = writer
+        return self
+
+    def _open_writer(self) -> Session:
+        connection = open_file(self._real, self._synchronous)
+        try:
+            with explained(self._real):
+                self._app_number = _number_of(connection, self.app)
+        except BaseException:
+            connection.close()
+            raise
+        return self._session(connection)
+
+    def _open_reader(self) -> Session:
+        connection = open_again(self._real, self._synchronous)
+        connection.execute("PRAGMA query_only = ON")
+        return self._session(connection)
+
+    def _session(self, connection: sqlite3.Connection) -> Session:
+        return Session(connection, self._app_number, self._clock, self._ears)
+
+    async def __aexit__(self, *exc: object) -> None:
+        writer, reader, signals = self._writer, self._reader, self._signals
+        self._check_process()
+        while self._undoing:
+            await asyncio.wait(self._undoing)
+        self._writer = self._reader = None
+        if signals is not None:
+            signals.stop_waiting()
+        for desk in (reader, writer):
+            if desk is not None:
+                await desk.close()
+        if signals is not None:
+            signals.close()
+
+    @property
+    def _ears(self) -> Signals:
+        self._check_process()
+        if self._signals is None:
+            raise NotConnected(f"the engine on {self.path} is not open: use `async with`")
+        return self._signals
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ImproperlyConfigured(
+                f"the engine on {self.path} was opened before this process was forked: open a new one here, or start processes by 'spawn'"
+            )
+
+    def _write(self, operation: Operation[T], wanted: Callable[[], bool] = lambda: True) -> asyncio.Future[T]:
+        self._check_process()
+        if self._writer is None:
+            raise NotConnected(f"the engine on {self.path} is not open: use `async with`")
+        return self._writer.put(operation, wanted)
+
+    async def _read(self, operation: Operation[T]) -> T:
+        self._check_process()
+        if self._writer is None:
+            raise NotConnected(f"the engine on {self.path} is not open: use `async with`")
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = Reader(f"mognet reader {self.path.name}", self._open_reader, self._real)
+        try:
+            await reader.opened()
+        except ConnectionError:
+            self._reader = None
+            raise
+        return await reader.put(operation)
+
+    # the line
+
+    async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
+        return await self._write(line.submit(jobs, enqueue))
+
+    async def claim(
+        self,
+        node: str,
+        queues: Collection[str],
+        limit: int,
+        *,
+        lease: float,
+        wait: float = 0.0,
+        ids: Collection[UUID] | None = None,
+    ) -> list[Claim]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        operation = line.claim(node, queues, limit, lease, ids)
+        claimed = await self._claim(operation)
+        if claimed.claims or wait <= 0:
+            return claimed.claims
+        with self._ears.waiting(queues) as waiter:
+            while True:
+                waiter.rung.clear()
+                claimed = await self._claim(operation)
+                left = deadline - loop.time()
+                if claimed.claims or left <= 0:
+                    return claimed.claims
+                await self._wait(waiter, min(left, max(claimed.next_due - self._clock(), 0.0005)))
+
+    async def _claim(self, operation: Operation[line.Claimed]) -> line.Claimed:
+        wanted = True
+        future = self._write(operation, lambda: wanted)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            wanted = False
+            await self._hand_back(future)
+            raise
+
+    async def _hand_back(self, future: asyncio.Future[line.Claimed]) -> None:
+        """Undo a claim that its caller will not receive, even if this is cancelled, too."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._undoing.add(done)
+        done.add_done_callback(self._undoing.discard)
+
+        def undo(future: asyncio.Future[line.Claimed]) -> None:
+            claimed = None if future.cancelled() or future.exception() is not None else future.result()
+            if claimed is None or not claimed.claims or self._writer is None:
+                done.set_result(None)
+            else:
+                self._writer.put(line.unclaim(claimed)).add_done_callback(undone)
+
+        def undone(future: asyncio.Future[None]) -> None:
+            if not future.cancelled():
+                future.exception()  # the lease ends it then
+            done.set_result(None)
+
+        future.add_done_callback(undo)
+        await asyncio.shield(done)
+
+    async def _wait(self, waiter: Waiter, seconds: float) -> None:
+        """Wait for a ring, a change of the file, or the time."""
+        if self._ears.reachable:
+            await waiter.wait(min(seconds, LOOK_EVERY))
+            return
+        give_up = time.monotonic() + seconds
+        version = await self._read(_file_version)
+        while not waiter.rung.is_set() and (left := give_up - time.monotonic()) > 0:
+            await waiter.wait(min(left, LOOK_QUICKLY))
+            if await self._read(_file_version) != version:
+                return
+
+    async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
+        return await self._write(line.extend(list(tokens), lease))
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
+        return await self._write(line.settle(outcomes))
+
+    # the records
+
+    async def get(self, ids: Collection[UUID]) -> list[Record | None]:
+        return await self._read(records.get(list(ids)))
+
+    async def value(self, id: UUID) -> bytes | None:
+        return await self._read(records.value(id))
+
+    async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
+        return await self._write(records.update(id, change, unless))
+
+    async def delete(self, ids: Collection[UUID]) -> int:
+        return await self._write(records.delete(ids))
+
+    async def search(self, query: Query) -> AsyncIterator[Record]:
+        left, start = query.limit, None
+        while left is None or left > 0:
+            page = await self._read(search.find(query, start, search.CHUNK if left is None else min(left, search.CHUNK)))
+            for record in page.records:
+                yield record
+            if page.next is None:
+                return
+            start = page.next
+            left = None if left is None else left - len(page.records)
+
+    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+        numbers: dict[str, int] = {}
+        start: search.Key | None = None
+        while True:
+            part, start = await self._read(search.count(query, by, start))
+            for group, number in part.items():
+                numbers[group] = numbers.get(group, 0) + number
+            if start is None:
+                return numbers
+
+    # a running task's notes
+
+    async def load(self, token: Token) -> dict[str, bytes]:
+        return await self._read(records.load(token))
+
+    async def save(self, token: Token, changes: Mapping[str, bytes | None], *, ttl: float | None = None) -> dict[str, bytes] | None:
+        return await self._write(records.save(token, changes, ttl))
+
+    # signals
+
+    async def publish(self, channel: str, body: bytes) -> None:
+        self._ears.publish(channel, [body])
+
+    def subscribe(self, *channels: str) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+        return self._ears.subscribe(*channels)
+
+    # upkeep
+
+    async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
+        done = await self._write(line.sweep(limit))
+        self._ears.tidy()
+        return Swept(done.recovered, done.expired, done.more)
+
+
+def _number_of(connection: sqlite3.Connection, app: str) -> int:
+    row = patiently(lambda: connection.execute(sql.FIND_APP, (app,)).fetchone())
+    if row is None:
+        patiently(lambda: connection.execute(sql.ADD_APP, (app,)))
+        row = patiently(lambda: connection.execute(sql.FIND_APP, (app,)).fetchone())
+    return int(row[0])
+
+
+def _file_version(session: Session) -> Finish[int]:
+    row = session.one("PRAGMA data_version")
+    return lambda: 0 if row is None else row[0]

@@ -1,0 +1,208 @@
+"""The SQL of the SQLite engine. Each statement handles any number of jobs at once.
+
+Parameters: ``?1`` is always the app. Lists of row numbers (``seqs``), queues and holders travel as JSON, ids as one blob of 16
+bytes each. What answers several rows while the write lock is held answers them as one JSON text, or sorts them: either way the
+work is over after the first step, and the rest can be fetched after the commit.
+"""
+
+# ruff: noqa: S608 - the texts are put together from constants and numbers only
+from __future__ import annotations
+
+from functools import cache
+
+RECORD = """id, name, queue, state, priority, created, due, metadata, started, finished,
+    starts, stops, attempt, parent, root, node, label, ttl, expires"""
+"""The columns of a record, in its order."""
+
+_JOB_RECORD = ", ".join(f"job.{column.strip()}" for column in RECORD.split(","))
+
+# One number for each of ?2 ids, and the id itself, from the blob ?3.
+_IDS = """WITH RECURSIVE number(n) AS (SELECT 0 WHERE ?2 > 0 UNION ALL SELECT n + 1 FROM number WHERE n + 1 < ?2)"""
+_BY_ID = "number CROSS JOIN job ON job.app = ?1 AND job.id = substr(?3, n * 16 + 1, 16)"
+
+# --- set-up
+
+# The number of an app, by its name.
+FIND_APP = "SELECT app FROM app WHERE name = ?1"
+ADD_APP = "INSERT INTO app (name) VALUES (?1) ON CONFLICT (name) DO NOTHING"
+
+# --- the line
+
+# The highest number given so far, to a job or to a turn.
+LAST = "SELECT max((SELECT last FROM turn), coalesce((SELECT max(seq) FROM job), 0))"
+SET_LAST = "UPDATE turn SET last = ?1"
+
+# Which of these ids are known: row, id, when it expires.
+KNOWN = f"{_IDS} SELECT job.seq, job.id, job.expires FROM {_BY_ID}"
+
+# What submit has to know of parents.
+PARENTS = f"{_IDS} SELECT job.id, job.state, job.holder, job.token_start, job.expires FROM {_BY_ID}"
+
+ADDED = "seq, app, id, state, lined, priority, queue, due, arrival, created, parent, root, name, label, metadata"
+"""The columns of a new job."""
+
+# The priorities that wait in each of the queues ?2, with the due time of their first job.
+HEADS = """
+WITH RECURSIVE head(queue, priority) AS (
+    SELECT value, (SELECT max(priority) FROM job WHERE app = ?1 AND lined = 1 AND queue = value) FROM json_each(?2)
+    UNION ALL
+    SELECT queue, (SELECT max(priority) FROM job WHERE app = ?1 AND lined = 1 AND queue = head.queue AND priority < head.priority)
+    FROM head WHERE priority IS NOT NULL)
+SELECT queue, priority,
+    (SELECT min(due) FROM job WHERE app = ?1 AND lined = 1 AND queue = head.queue AND priority = head.priority) AS due
+FROM head WHERE priority IS NOT NULL ORDER BY priority DESC"""
+
+_PICK_QUEUE = "SELECT seq, due, arrival FROM job WHERE app = ?1 AND lined = 1 AND queue = ?{} AND priority = ?2 AND due <= ?3"
+
+
+@cache
+def pick(queues: int) -> str:
+    """The first ?4 jobs of priority ?2 that are due by ?3, of so many queues (?5 …): a merge of the ends of index ranges."""
+    ranges = " UNION ALL ".join(_PICK_QUEUE.format(5 + number) for number in range(queues))
+    return f"SELECT json_group_array(seq) FROM (SELECT seq FROM ({ranges}) ORDER BY due, arrival LIMIT ?4)"
+
+
+# Those of the ids that could be claimed from the queues ?5: the first ?6 that are due by ?4.
+PICK_IDS = f"""{_IDS}
+SELECT json_group_array(seq) FROM (
+    SELECT job.seq FROM {_BY_ID}
+    WHERE job.lined = 1 AND job.due <= ?4 AND job.queue IN (SELECT value FROM json_each(?5))
+    ORDER BY job.priority DESC, job.due, job.arrival LIMIT ?6)"""
+
+# What a claim hands out: jobs as they are before it, with their bodies, best first.
+CLAIMED = f"""
+SELECT {_JOB_RECORD}, job.seq, content.data FROM json_each(?2) AS pick CROSS JOIN job ON job.seq = pick.value LEFT JOIN content USING (seq)
+WHERE job.app = ?1 ORDER BY job.priority DESC, job.due, job.arrival"""
+
+# The holder of each is the random text ?2, and its row.
+CLAIM = """
+UPDATE job SET state = 1, lined = 0, starts = starts + 1, token_start = starts + 1, holder = ?2 || '-' || seq, node = ?3,
+    started = coalesce(started, ?4), lease_end = ?5
+WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?6))"""
+
+# Undo a claim that nobody received, as if it had never been: for each of the ids ?3, [holder, and before it: state, whether started, node].
+UNCLAIM = """
+UPDATE job SET state = json_extract(old.value, '$[1]'), lined = 1, starts = starts - 1, token_start = NULL, holder = NULL, lease_end = NULL,
+    started = CASE WHEN json_extract(old.value, '$[2]') THEN started END, node = json_extract(old.value, '$[3]')
+FROM json_each(?2) AS old
+WHERE job.app = ?1 AND job.id = substr(?3, old.key * 16 + 1, 16) AND job.holder = json_extract(old.value, '$[0]')"""
+
+# Which of these tokens hold their jobs: [number, row, start of the token, state].
+HELD = """
+SELECT json_group_array(json_array(token.key, job.seq, job.token_start, job.state))
+FROM json_each(?2) AS token CROSS JOIN job ON job.app = ?1 AND job.id = substr(?3, token.key * 16 + 1, 16)
+WHERE job.holder = token.value"""
+
+EXTEND = "UPDATE job SET lease_end = ?2 WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?3))"
+
+# The end: state ?2 at ?3, by hand or else for ?4 and its value for ?5 seconds (NULL: for ever, or as long as the record).
+END = """
+UPDATE job SET state = ?2, finished = ?3, stops = stops + (state = 1), lined = 0, token_start = NULL, holder = NULL, lease_end = NULL,
+    notes_expire = NULL, expires = ?3 + coalesce(ttl, ?4), value_expires = ?3 + coalesce(ttl, min(?5, coalesce(?4, ?5)), ?4),
+    cleanup = ?3 + coalesce(ttl, min(?5, coalesce(?4, ?5)), ?4)
+WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?6))"""
+
+AGAIN_COLUMNS = 5
+
+
+@cache
+def again(jobs: int) -> str:
+    """Back in line: for each (row, state, due or NULL, attempts more, arrival or NULL)."""
+    return f"""
+WITH fate(seq, state, due, attempts, arrival) AS ({_values(jobs, AGAIN_COLUMNS)})
+UPDATE job SET state = fate.state, stops = stops + (job.state = 1), lined = 1, token_start = NULL, holder = NULL, lease_end = NULL,
+    due = coalesce(fate.due, job.due), attempt = attempt + fate.attempts, arrival = coalesce(fate.arrival, job.arrival)
+FROM fate WHERE job.seq = fate.seq"""
+
+
+# Records by row.
+RECORDS = f"SELECT seq, {RECORD} FROM job WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?2)) ORDER BY +starts"
+
+# --- bodies, values, notes
+
+
+@cache
+def add_jobs(jobs: int) -> str:
+    """New jobs."""
+    return f"INSERT INTO job ({ADDED}) {_values(jobs, 15)}"
+
+
+@cache
+def put_contents(rows: int) -> str:
+    """Bodies of new jobs; values in place of the bodies of jobs that have ended."""
+    return f"INSERT OR REPLACE INTO content (seq, data) {_values(rows, 2)}"
+
+
+DROP_CONTENTS = "DELETE FROM content WHERE seq IN (SELECT value FROM json_each(?1))"
+DROP_NOTES = "DELETE FROM note WHERE seq IN (SELECT value FROM json_each(?1))"
+
+# The job that a token (id ?2, start ?3, holder ?4) holds, and when its notes expire.
+HOLDER = "SELECT seq, notes_expire FROM job WHERE app = ?1 AND id = ?2 AND token_start = ?3 AND holder = ?4"
+
+NOTES = """
+SELECT note.name, note.data FROM job CROSS JOIN note USING (seq)
+WHERE job.app = ?1 AND job.id = ?2 AND job.token_start = ?3 AND job.holder = ?4 AND (job.notes_expire IS NULL OR job.notes_expire > ?5)"""
+NOTE = "SELECT data FROM note WHERE seq = ?1 AND name = ?2"
+PUT_NOTE = "INSERT OR REPLACE INTO note (seq, name, data) VALUES (?1, ?2, ?3)"
+DROP_NOTE = "DELETE FROM note WHERE seq = ?1 AND name = ?2"
+LIMIT_NOTES = "UPDATE job SET notes_expire = ?2, cleanup = ?2 WHERE seq = ?1"
+
+# --- the records
+
+# The records of these ids, with their number among them.
+GET = f"{_IDS} SELECT n, {RECORD} FROM {_BY_ID}"
+
+# One job, with what an update has to know.
+JOB = f"SELECT {RECORD}, seq, token_start, holder FROM job WHERE app = ?1 AND id = ?2"
+
+VALUE = """
+SELECT content.data FROM job JOIN content USING (seq)
+WHERE app = ?1 AND id = ?2 AND state >= 3 AND (expires IS NULL OR expires > ?3) AND (value_expires IS NULL OR value_expires > ?3)"""
+
+MERGE = "UPDATE job SET metadata = ?2 WHERE seq = ?1"
+SUSPEND = "UPDATE job SET state = 2, stops = stops + 1 WHERE seq = ?1"
+RESUME = "UPDATE job SET state = 1, starts = starts + 1 WHERE seq = ?1"
+
+# A lifetime by hand: from the end, or from now (?3) if that has come.
+SET_TTL = """
+UPDATE job SET ttl = ?2, expires = iif(state >= 3, ?3 + ?2, NULL),
+    value_expires = iif(state >= 3 AND coalesce(value_expires > ?3, 1), ?3 + ?2, value_expires),
+    cleanup = iif(state >= 3, ?3 + ?2, cleanup)
+WHERE seq = ?1"""
+
+# A job (row ?2, id ?3) and its descendants, as far as they have not ended.
+UNFINISHED_TREE = """
+WITH RECURSIVE tree(seq, id, state) AS (
+    SELECT seq, id, state FROM job WHERE seq = ?2
+    UNION
+    SELECT job.seq, job.id, job.state FROM tree CROSS JOIN job ON job.app = ?1 AND job.parent = tree.id)
+SELECT json_group_array(seq) FROM tree WHERE state < 3"""
+
+# Rows of these ids: [row, whether it can still be seen].
+ROWS = f"{_IDS} SELECT json_group_array(json_array(job.seq, job.expires IS NULL OR job.expires > ?4)) FROM {_BY_ID}"
+DROP_JOBS = "DELETE FROM job WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?2))"
+
+# --- upkeep
+
+# At most ?3 jobs whose lease has ended by ?2, and their queues.
+LOST = """
+SELECT json_group_array(seq), json_group_array(DISTINCT queue)
+FROM (SELECT seq, queue FROM job WHERE app = ?1 AND lease_end <= ?2 ORDER BY lease_end LIMIT ?3)"""
+RECOVER = """
+UPDATE job SET state = 0, stops = stops - (state = 2), lined = 1, token_start = NULL, holder = NULL, lease_end = NULL
+WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?2))"""
+
+# At most ?3 jobs of which something has expired by ?2: [row, state, whether the record has expired].
+EXPIRED = """
+SELECT json_group_array(json_array(seq, state, expires IS NOT NULL AND expires <= ?2))
+FROM (SELECT seq, state, expires FROM job WHERE app = ?1 AND cleanup <= ?2 ORDER BY cleanup LIMIT ?3)"""
+CLEANED = """
+UPDATE job SET notes_expire = NULL, cleanup = expires WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?2))"""
+
+SIZES = (256, 64, 16, 4, 1)
+"""How many rows a statement with VALUES takes; few different texts, so that each is prepared once."""
+
+
+def _values(rows: int, columns: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"VALUES {', '.join([row] * rows)}"
