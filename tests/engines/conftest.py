@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
+import sqlite3
+from collections.abc import Callable, Mapping, Sized
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from mognet.engine import Engine
 from mognet.engines.memory import MemoryEngine, MemoryStore
+from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.testing.conformance import APP, Harness
 
 
@@ -57,10 +60,41 @@ class MemoryHarness(Harness):
         return found
 
 
-HARNESSES: dict[str, Callable[[Path], Harness]] = {"memory": lambda _: MemoryHarness()}
+class SQLiteHarness(Harness):
+    """Engines on one file."""
+
+    fake_clock = True
+    unit = 1.0
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = FakeClock()
+        self.folder = folder
+        self.path = folder / "jobs.db"
+        self.opened: list[SQLiteEngine] = []
+
+    def open(self, app: str = APP) -> Engine:
+        # Once in a file, durability is a matter of configuration and tested on its own; here it would only cost time.
+        self.opened.append(SQLiteEngine(self.path, app, synchronous="normal", clock=self.clock))
+        return self.opened[-1]
+
+    async def advance(self, seconds: float) -> None:
+        self.clock.time += seconds
+
+    async def leftovers(self) -> Mapping[str, int]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+            found = {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
+        del found["app"], found["turn"]  # one row for each app, and one counter
+        if all(engine._writer is None for engine in self.opened):
+            found["files"] = sum(path.is_file() for path in self.folder.rglob("*")) - 1
+            found["sockets"] = sum(path.is_socket() for path in self.folder.rglob("*"))
+        return found
+
+
+HARNESSES: dict[str, Callable[[Path], Harness]] = {"memory": lambda _: MemoryHarness(), "sqlite": SQLiteHarness}
 
 
 @pytest.fixture(params=list(HARNESSES))
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
     """Each engine in turn, on an empty store."""
-    yield HARNESSES[request.param](tmp_path)
+    return HARNESSES[request.param](tmp_path)

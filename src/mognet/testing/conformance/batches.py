@@ -133,7 +133,8 @@ class Batches(Group):
                 claims = await engine.claim(f"node{number}", ["q"], 7, lease=LONG, wait=0.02)
                 for claim in claims:
                     await engine.update(claim.token.id, merge_metadata(b'{"by":%d}' % number, claim.token))
-                ended += sum(record is not None for record in await engine.settle([succeeded(c.token, b"1") for c in claims]))
+                settled = await engine.settle([succeeded(claim.token, b"1") for claim in claims])
+                ended += sum(record is not None for record in settled)
 
         async def reader() -> None:
             while ended < total:
