@@ -78,6 +78,10 @@ class Runner:
         self._make_context = make_context
         self._threads = Threads()
 
+    def close(self) -> None:
+        """Let go of the threads of ``def`` tasks; one whose function cannot be stopped ends when that returns."""
+        self._threads.close()
+
     async def run(self, attempt: Attempt) -> Outcome | None:
         """Run the job. None: there is nothing to settle, because the job is not this worker's any more."""
         gates = (self._crashed_too_often, self._unreadable, self._too_deep, self._too_late)

@@ -23,9 +23,10 @@ class Threads:
     """
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
+        """Threads that wait for work, less the pieces of work that have been put in line for them."""
         self._numbers = itertools.count(1)
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -44,15 +45,24 @@ class Threads:
             else:
                 self._tell(loop, future, future.set_result, value)
 
-        with self._lock:
-            if self._idle > self._work.qsize():
-                self._work.put(work)
-                work_for_new = None
-            else:
-                work_for_new = work
-        if work_for_new is not None:
-            threading.Thread(target=self._serve, args=(work_for_new,), name=f"mognet-{next(self._numbers)}", daemon=True).start()
+        if self._promise():
+            self._work.put(work)
+        else:
+            threading.Thread(target=self._serve, args=(work,), name=f"mognet-{next(self._numbers)}", daemon=True).start()
         return await future
+
+    def close(self) -> None:
+        """End the threads that have nothing to do; the others end when they have been idle."""
+        while self._promise():
+            self._work.put(None)
+
+    def _promise(self) -> bool:
+        """Take an idle thread out of the count. Whoever does so puts a piece of work in line: else work could wait for a busy thread."""
+        with self._lock:
+            if self._idle == 0:
+                return False
+            self._idle -= 1
+            return True
 
     @staticmethod
     def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], tell: Callable[[Any], None], what: Any) -> None:
@@ -63,19 +73,17 @@ class Threads:
         with suppress(RuntimeError):  # the loop has ended: nobody waits
             loop.call_soon_threadsafe(deliver)
 
-    def _serve(self, work: Callable[[], None]) -> None:
-        while True:
+    def _serve(self, first: Callable[[], None]) -> None:
+        work: Callable[[], None] | None = first
+        del first
+        while work is not None:
             work()
-            del work
+            work = None  # not to keep the function's arguments while idle
             with self._lock:
                 self._idle += 1
             try:
                 work = self._work.get(timeout=_IDLE)
             except queue.Empty:
-                with self._lock:
-                    if self._work.empty():
-                        self._idle -= 1
-                        return
-                work = self._work.get()
-            with self._lock:
-                self._idle -= 1
+                if self._promise():
+                    return
+                work = self._work.get()  # all idle threads have work coming, so this one too

@@ -109,6 +109,7 @@ class Worker:
                 helper.cancel()
             await asyncio.wait(helpers)
             await self._keeper.stop()
+            self._runner.close()
             self._stopped.set()
 
     async def stop(self, grace: float | None = None) -> None:
