@@ -184,7 +184,7 @@ class Context(Calling["Context"]):
         """The job's metadata as it is now."""
         return await self.app.result_backend.get_metadata(self.id)
 
-    async def set_metadata(self, **metadata: Any) -> None:
+    async def set_metadata(self, /, **metadata: Any) -> None:
         """Merge keys into the job's metadata; ``request.metadata`` stays as it was. Raises :class:`InvalidMetadata`."""
         if not await self.app.result_backend.change_metadata(self.id, metadata, self.token):
             raise AttemptLost(f"the metadata of job {self.id} cannot be written: this attempt no longer owns the job")

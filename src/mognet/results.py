@@ -261,7 +261,7 @@ class Result(Generic[T_co]):
         """Its metadata as it is now. Raises :class:`ResultLost`."""
         return await self._source.get_metadata(self.id)
 
-    async def set_metadata(self, **metadata: Any) -> None:
+    async def set_metadata(self, /, **metadata: Any) -> None:
         """Merge these keys into its metadata. Raises :class:`InvalidMetadata`, :class:`ResultLost`."""
         await self._source.set_metadata(self.id, **metadata)
 
