@@ -16,6 +16,8 @@ from mognet.states import ResultState
 
 NEVER = float("inf")
 
+_STATE, _STARTED, _STARTS, _NODE = (Record._fields.index(field) for field in ("state", "started", "starts", "node"))
+
 MOST_QUEUES = 400
 """Ranges that one statement merges; SQLite's limit for compound statements is 500."""
 
@@ -24,8 +26,8 @@ class Claimed(NamedTuple):
     """The answer of a claim."""
 
     claims: list[Claim]
-    before: list[Record]
-    """The same jobs' records before the claim."""
+    before: list[tuple[int, bool, str | None]]
+    """What the same jobs were before the claim: state, whether started, node."""
     next_due: float
     """When the next job of these queues will be due."""
 
@@ -158,11 +160,13 @@ def claim(node: str, queues: Collection[str], limit: int, lease: float, ids: Col
         def finish() -> Claimed:
             claims, before = [], []
             for *columns, seq, body in cursor.fetchall():
-                old = make_record(columns)
-                started = session.now if old.started is None else old.started
-                record = old._replace(state=ResultState.RUNNING, starts=old.starts + 1, node=node, started=started)
-                claims.append(Claim(Token(old.id, record.starts, f"{secret}-{seq}"), record, body or b""))
-                before.append(old)
+                before.append((columns[_STATE], columns[_STARTED] is not None, columns[_NODE]))
+                columns[_STATE], columns[_NODE] = NUMBERS[ResultState.RUNNING], node
+                columns[_STARTS] += 1
+                if columns[_STARTED] is None:
+                    columns[_STARTED] = session.now
+                record = make_record(columns)
+                claims.append(Claim(Token(record.id, record.starts, f"{secret}-{seq}"), record, body or b""))
             return Claimed(claims, before, next_due)
 
         return finish
@@ -197,15 +201,12 @@ def _pick_ids(session: Session, queues: Collection[str], limit: int, ids: Collec
 
 def unclaim(claimed: Claimed) -> Operation[None]:
     """Take back a claim that nobody received: it never happened."""
-    old = dump(
-        [claim.token.holder, NUMBERS[record.state], record.started is not None, record.node]
-        for claim, record in zip(claimed.claims, claimed.before, strict=True)
-    )
-    _, ids = id_list([record.id for record in claimed.before])
+    old = dump((claim.token.holder, *before) for claim, before in zip(claimed.claims, claimed.before, strict=True))
+    _, ids = id_list([claim.token.id for claim in claimed.claims])
 
     def work(session: Session) -> Finish[None]:
         session.run(sql.UNCLAIM, session.app, old, ids)
-        return lambda: session.ears.ring({record.queue for record in claimed.before})
+        return lambda: session.ears.ring({claim.record.queue for claim in claimed.claims})
 
     return work
 

@@ -121,28 +121,18 @@ def load(text: str) -> Any:
     return json.loads(text)
 
 
-def make_record(columns: Sequence[Any]) -> Record:
-    """A record from the columns :data:`statements.RECORD`."""
-    id, name, queue, state, priority, created, due, metadata, started, finished, starts, stops, attempt, parent, root, *rest = columns
-    uuid = UUID(bytes=id)
-    return Record(
-        uuid,
-        name,
-        queue,
-        STATES[state],
-        priority,
-        created,
-        due,
-        metadata,
-        started,
-        finished,
-        starts,
-        stops,
-        attempt,
-        None if parent is None else UUID(bytes=parent),
-        uuid if root is None else UUID(bytes=root),
-        *rest,
-    )
+_ID, _STATE, _PARENT, _ROOT = (Record._fields.index(field) for field in ("id", "state", "parent", "root"))
+
+
+def make_record(columns: Sequence[Any], known: UUID | None = None) -> Record:
+    """A record from the columns :data:`statements.RECORD`; ``known`` is its id, if that need not be made anew."""
+    fields = list(columns)
+    fields[_ID] = id = known or UUID(bytes=fields[_ID])
+    fields[_STATE] = STATES[fields[_STATE]]
+    if fields[_PARENT] is not None:
+        fields[_PARENT] = UUID(bytes=fields[_PARENT])
+    fields[_ROOT] = id if fields[_ROOT] is None else UUID(bytes=fields[_ROOT])
+    return Record._make(fields)
 
 
 def expired(expires: float | None, now: float) -> bool:

@@ -78,7 +78,7 @@ WHERE job.app = ?1 ORDER BY job.priority DESC, job.due, job.arrival"""
 CLAIM = """
 UPDATE job SET state = 1, lined = 0, starts = starts + 1, token_start = starts + 1, holder = ?2 || '-' || seq, node = ?3,
     started = coalesce(started, ?4), lease_end = ?5
-WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?6))"""
+WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?6))"""
 
 # Undo a claim that nobody received, as if it had never been: for each of the ids ?3, [holder, and before it: state, whether started, node].
 UNCLAIM = """
@@ -93,14 +93,14 @@ SELECT json_group_array(json_array(token.key, job.seq, job.token_start, job.stat
 FROM json_each(?2) AS token CROSS JOIN job ON job.app = ?1 AND job.id = substr(?3, token.key * 16 + 1, 16)
 WHERE job.holder = token.value"""
 
-EXTEND = "UPDATE job SET lease_end = ?2 WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?3))"
+EXTEND = "UPDATE job SET lease_end = ?2 WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?3))"
 
 # The end: state ?2 at ?3, by hand or else for ?4 and its value for ?5 seconds (NULL: for ever, or as long as the record).
 END = """
 UPDATE job SET state = ?2, finished = ?3, stops = stops + (state = 1), lined = 0, token_start = NULL, holder = NULL, lease_end = NULL,
     notes_expire = NULL, expires = ?3 + coalesce(ttl, ?4), value_expires = ?3 + coalesce(ttl, min(?5, coalesce(?4, ?5)), ?4),
     cleanup = ?3 + coalesce(ttl, min(?5, coalesce(?4, ?5)), ?4)
-WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?6))"""
+WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?6))"""
 
 AGAIN_COLUMNS = 5
 
@@ -116,7 +116,7 @@ FROM fate WHERE job.seq = fate.seq"""
 
 
 # Records by row.
-RECORDS = f"SELECT seq, {RECORD} FROM job WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?2)) ORDER BY +starts"
+RECORDS = f"SELECT seq, {RECORD} FROM job WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2)) ORDER BY +starts"
 
 # --- bodies, values, notes
 
@@ -180,7 +180,7 @@ SELECT json_group_array(seq) FROM tree WHERE state < 3"""
 
 # Rows of these ids: [row, whether it can still be seen].
 ROWS = f"{_IDS} SELECT json_group_array(json_array(job.seq, job.expires IS NULL OR job.expires > ?4)) FROM {_BY_ID}"
-DROP_JOBS = "DELETE FROM job WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?2))"
+DROP_JOBS = "DELETE FROM job WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"
 
 # --- upkeep
 
@@ -190,14 +190,14 @@ SELECT json_group_array(seq), json_group_array(DISTINCT queue)
 FROM (SELECT seq, queue FROM job WHERE app = ?1 AND lease_end <= ?2 ORDER BY lease_end LIMIT ?3)"""
 RECOVER = """
 UPDATE job SET state = 0, stops = stops - (state = 2), lined = 1, token_start = NULL, holder = NULL, lease_end = NULL
-WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?2))"""
+WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"""
 
 # At most ?3 jobs of which something has expired by ?2: [row, state, whether the record has expired].
 EXPIRED = """
 SELECT json_group_array(json_array(seq, state, expires IS NOT NULL AND expires <= ?2))
 FROM (SELECT seq, state, expires FROM job WHERE app = ?1 AND cleanup <= ?2 ORDER BY cleanup LIMIT ?3)"""
 CLEANED = """
-UPDATE job SET notes_expire = NULL, cleanup = expires WHERE app = ?1 AND seq IN (SELECT value FROM json_each(?2))"""
+UPDATE job SET notes_expire = NULL, cleanup = expires WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"""
 
 SIZES = (256, 64, 16, 4, 1)
 """How many rows a statement with VALUES takes; few different texts, so that each is prepared once."""
