@@ -178,6 +178,11 @@ class App(Calling[Context]):
         """Reads, waits for, labels and deletes jobs by id. Raises :class:`NotConnected`."""
         return self._connected()[1]
 
+    @property
+    def engine(self) -> Engine:
+        """The engine it is connected to, for tools that look behind the results. Raises :class:`NotConnected`."""
+        return self._connected()[0]
+
     def add_middleware(self, middleware: Any) -> None:
         """Add hooks (see :class:`mognet.Middleware`), behind those that are there."""
         self._middleware.add(middleware)
