@@ -1,0 +1,5 @@
+"""``python -m mognet``."""
+
+from mognet.cli import main
+
+main()

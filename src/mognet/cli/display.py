@@ -1,0 +1,136 @@
+"""Tables and lines: plain text for pipes, rich where there is a terminal to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from mognet.cli.text import clean
+from mognet.states import ResultState
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+
+class Span(NamedTuple):
+    """A piece of text in one style. Stored strings may be put in as they are: they are cleaned when they are shown."""
+
+    text: str
+    style: str = ""
+
+
+Line = Sequence[Span | str]
+
+STATE_STYLES = {
+    ResultState.PENDING: "cyan",
+    ResultState.RUNNING: "blue",
+    ResultState.SUSPENDED: "magenta",
+    ResultState.SUCCESS: "green",
+    ResultState.FAILURE: "red",
+    ResultState.REVOKED: "yellow",
+    ResultState.INVALID: "red",
+}
+
+
+def state_span(state: ResultState) -> Span:
+    """A state in its colour."""
+    return Span(str(state), STATE_STYLES[state])
+
+
+class Column(NamedTuple):
+    """A table's column. One that may ``shrink`` gives way in a narrow terminal; the others are shown in full."""
+
+    title: str
+    right: bool = False
+    shrink: bool = False
+
+
+@dataclass
+class Sheet:
+    """A table."""
+
+    columns: Sequence[Column]
+    rows: list[Sequence[Span | str]] = field(default_factory=list)
+    empty: str = "nothing found"
+    """What is said when there are no rows."""
+
+    def plain(self) -> str:
+        """As text for a pipe: nothing is cut."""
+        if not self.rows:
+            return self.empty
+        lines = [[column.title for column in self.columns], *([_plain(cell) for cell in row] for row in self.rows)]
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        pads = [str.rjust if column.right else str.ljust for column in self.columns]
+        return "\n".join("  ".join(pad(cell, n) for pad, cell, n in zip(pads, line, widths, strict=True)).rstrip() for line in lines)
+
+    def rich(self) -> RenderableType:
+        """For a terminal: as wide as that is."""
+        from rich.table import Table
+
+        if not self.rows:
+            return _text([Span(self.empty, "dim")])
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for column in self.columns:
+            # A column that may not shrink gets its full width, else rich takes from all of them alike.
+            cells = [column.title, *(_plain(row[len(table.columns)]) for row in self.rows)]
+            width = None if column.shrink else max(map(_cells, cells))
+            table.add_column(
+                column.title,
+                justify="right" if column.right else "left",
+                no_wrap=True,
+                overflow="ellipsis",
+                min_width=width if width is not None else min(6, max(map(_cells, cells))),
+            )
+        for row in self.rows:
+            table.add_row(*(_text([cell]) for cell in row))
+        return table
+
+
+@dataclass
+class Lines:
+    """Text, line by line."""
+
+    lines: list[Line] = field(default_factory=list)
+    cut: bool = False
+    """Whether lines are cut at the terminal's edge rather than wrapped."""
+
+    def plain(self) -> str:
+        """As text for a pipe."""
+        return "\n".join("".join(map(_plain, line)) for line in self.lines)
+
+    def rich(self) -> RenderableType:
+        """For a terminal."""
+        from rich.console import Group
+
+        texts = [_text(line) for line in self.lines]
+        for text in texts if self.cut else ():
+            text.no_wrap, text.overflow = True, "ellipsis"
+        return Group(*texts)
+
+
+View = Sheet | Lines
+
+
+def console(*, stderr: bool = False, color: bool) -> Console:
+    """A rich console that takes no markup, emoji codes or highlights out of what it shows."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, color_system="auto" if color else None, markup=False, emoji=False, highlight=False)
+
+
+def _plain(cell: Span | str) -> str:
+    return clean(cell.text if isinstance(cell, Span) else cell)
+
+
+def _cells(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _text(line: Line) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(*((_plain(piece), piece.style if isinstance(piece, Span) else "") for piece in line))

@@ -1,0 +1,65 @@
+"""``mognet tasks tree``."""
+
+from __future__ import annotations
+
+from mognet.cli.desk import Answer, Desk
+from mognet.cli.display import Line, Lines, Span, state_span
+from mognet.cli.failures import OK
+from mognet.cli.ids import find, short
+from mognet.cli.labels import Label
+from mognet.cli.listing import note, took
+from mognet.results import ResultTree
+
+
+async def show_tree(desk: Desk, id: str, max_depth: int, max_width: int, template: str | None) -> int:
+    """Show a job and what is below it."""
+    label = None if template is None else Label(template)
+    result = await find(desk.app.result_backend, id)
+
+    async def look() -> Answer:
+        await result.refresh()
+        tree = await result.tree(max_depth, max_width)
+        return Answer(tree.to_dict(), Lines() if desk.json else Lines(await Drawing(max_depth, max_width, label).lines(tree), cut=True))
+
+    await desk.show(look)
+    return OK
+
+
+class Drawing:
+    """A tree as lines, with a word on what was left out."""
+
+    def __init__(self, max_depth: int, max_width: int, label: Label | None = None) -> None:
+        self._max_depth = max_depth
+        self._max_width = max_width
+        self._label = label
+
+    async def lines(self, tree: ResultTree) -> list[Line]:
+        """The lines, the job itself first."""
+        lines: list[Line] = [await self._job(tree)]
+        await self._add_below(lines, tree, "", 1)
+        return lines
+
+    async def _add_below(self, lines: list[Line], tree: ResultTree, indent: str, depth: int) -> None:
+        hidden = await self._hidden(tree, depth)
+        for i, child in enumerate(tree.children):
+            last = i == len(tree.children) - 1 and not hidden
+            lines.append([Span(indent + ("└── " if last else "├── "), "dim"), *await self._job(child)])
+            await self._add_below(lines, child, indent + ("    " if last else "│   "), depth + 1)
+        if hidden:
+            option = "--max-depth" if depth == self._max_depth else "--max-width"
+            lines.append([Span(f"{indent}└── … {hidden:,} more ({option})", "dim")])
+
+    async def _hidden(self, tree: ResultTree, depth: int) -> int:
+        """How many children the limits hide. Only where they may hide some is the engine asked."""
+        if depth < self._max_depth and len(tree.children) < self._max_width:
+            return 0
+        return max(0, await tree.result.children.count() - len(tree.children))
+
+    async def _job(self, tree: ResultTree) -> list[Span | str]:
+        result = tree.result
+        if self._label is not None:
+            return [self._label.of(result)]
+        pieces: list[Span | str] = [result.name or "-", " ", Span(short(result.id), "dim"), " ", state_span(result.state)]
+        for text in (took(result), note(result, await result.error())):
+            pieces += [" ", text] if text else []
+        return pieces
