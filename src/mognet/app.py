@@ -104,10 +104,11 @@ class App(Calling[Context]):
             except ImportError as error:
                 raise ImproperlyConfigured(f"module {module!r} of AppConfig.imports cannot be imported: {error}") from error
 
-    async def start(self, *, burst: bool = False) -> None:
+    async def start(self, *, burst: bool = False, begin: Callable[[Worker], None] | None = None) -> None:
         """Connect, and run a worker until the app is closed, or ``config.max_tasks`` jobs have run.
 
         ``burst=True``: until nothing is due and nothing runs. When cancelled, running jobs are handed back at once.
+        ``begin`` is called with the worker when the app is connected, before it claims its first job.
         """
         if self.worker is not None:
             raise ImproperlyConfigured(f"a worker of app {self.name!r} is running in this process already")
@@ -118,6 +119,8 @@ class App(Calling[Context]):
         self.worker.burst = burst
         try:
             await self._middleware.call("on_app_started", self)
+            if begin is not None:
+                begin(self.worker)
             await self.worker.run()
         finally:
             self.worker = None
