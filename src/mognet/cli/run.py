@@ -24,6 +24,7 @@ from mognet.cli.logsetup import set_up, wanted_format
 from mognet.cli.options import Options
 from mognet.cli.text import clean, plural, span
 from mognet.redaction import redact_url
+from mognet.worker import Worker
 
 _log = logging.getLogger("mognet.run")
 
@@ -111,15 +112,11 @@ class Shift:
         config = self._app.config
         slots = plural(config.minimum_concurrency, "slot")
         self._say(f"mognet {__version__} · {redact_url(self._app.url)} · node {config.node_id} · {slots}")
-        self._start = loop.create_task(self._app.start(burst=self._burst), name="mognet worker")
-        welcome = loop.create_task(self._welcome(), name="mognet welcome")
+        self._start = loop.create_task(self._app.start(burst=self._burst, begin=self._welcome), name="mognet worker")
         try:
-            await asyncio.wait([self._start, welcome], return_when=asyncio.FIRST_EXCEPTION)
-            if welcome.done() and not welcome.cancelled():
-                welcome.result()
             await asyncio.wait([self._start])
         finally:
-            for task in (welcome, *self._stops):
+            for task in self._stops:
                 task.cancel()
             await self._app.close()
         if not self._start.cancelled():
@@ -127,15 +124,10 @@ class Shift:
         self._say("stopped")
         return OK
 
-    async def _welcome(self) -> None:
-        """Say what there is to do, as soon as the modules named by ``imports`` are known and the engine is reached."""
-        while self._app.worker is None:
-            if self._start.done():
-                return
-            await asyncio.sleep(0.005)
-        queues, names = self._app.worker.queues, self._app.registry.names()
+    def _welcome(self, worker: Worker) -> None:
+        """Say what there is to do, now that the modules named by ``imports`` are known and the engine is reached."""
+        queues, names = worker.queues, self._app.registry.names()
         if not queues:
-            self._start.cancel()
             raise CommandError("no queue is left to listen to: change -x, or task_queues in the settings", USAGE)
         shown = ", ".join(queues[:5]) + (f" and {len(queues) - 5} more" if len(queues) > 5 else "")
         self._say(f"{plural(len(names), 'task')} · {plural(len(queues), 'queue')}: {shown}")

@@ -39,7 +39,7 @@ PollOption = Annotated[float | None, typer.Option("--poll", metavar="SECONDS", m
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or as many of its first digits as no other id has.")]
 LabelOption = Annotated[str | None, typer.Option("--text-label-format", metavar="TEMPLATE", help="Text per job, such as '{name} {state}'.")]
 
-app = typer.Typer(name="mognet", context_settings=_SETTINGS, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app = typer.Typer(name="mognet", context_settings=_SETTINGS, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 tasks_app = typer.Typer(help="Look at jobs, and revoke them.", no_args_is_help=True)
 queues_app = typer.Typer(help="Look at queues, and empty them.", no_args_is_help=True)
 nodes_app = typer.Typer(help="Ask the workers.", no_args_is_help=True)
@@ -173,8 +173,8 @@ _ValuesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="key=text, converted as the task says; key:=JSON; key=@FILE, key:=@FILE."),
 ]
-_QueueOption = Annotated[str | None, typer.Option("--queue", help="The queue to put it in.")]
-_PriorityOption = Annotated[int | None, typer.Option("--priority", min=0, max=10, help="0 to 10, higher first.")]
+_QueueOption = Annotated[str | None, typer.Option("--queue", metavar="NAME", help="The queue to put it in.")]
+_PriorityOption = Annotated[int | None, typer.Option("--priority", metavar="N", min=0, max=10, help="0 to 10, higher first.")]
 _DelayOption = Annotated[str | None, typer.Option("--delay", metavar="TIME", help="Not before so long from now: 10s, 5m, 2h.")]
 _MetadataOption = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A label: key=text or key:=JSON.")]
 
@@ -222,14 +222,14 @@ def submit(
 @tasks_app.command("list")
 def tasks_list(
     context: typer.Context,
-    state: Annotated[list[str] | None, typer.Option("--state", help="Only these states (a,b).")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Only this task.")] = None,
-    queue: Annotated[str | None, typer.Option("--queue", help="Only this queue.")] = None,
-    node: Annotated[str | None, typer.Option("--node", help="Only what this node ran last.")] = None,
+    state: Annotated[list[str] | None, typer.Option("--state", metavar="A,B", help="Only these states.")] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="TASK", help="Only this task.")] = None,
+    queue: Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only this queue.")] = None,
+    node: Annotated[str | None, typer.Option("--node", metavar="ID", help="Only what this node ran last.")] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME", help="Only what was submitted so long ago or later: 10m, 1h.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = 50,
     columns: Annotated[
         str | None, typer.Option("--columns", metavar="A,B", help="What to show; an unknown name lists what there is.")
     ] = None,
