@@ -11,7 +11,7 @@ from uuid import UUID
 
 from mognet.codec import unpack_done
 from mognet.engine import DONE, Engine
-from mognet.exceptions import ConnectionError, ResultLost
+from mognet.exceptions import ConnectionError, NotConnected, ResultLost
 from mognet.records import Record, Signal
 
 LOOK_EVERY = 2.0
@@ -60,7 +60,8 @@ class Waiters:
         try:
             yield future
         finally:
-            future.cancel()
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # whoever left before the end does not ask for it
             self._waiting[key].discard(future)
             if not self._waiting[key]:
                 del self._waiting[key]
@@ -72,10 +73,11 @@ class Waiters:
         self._unborn.discard(str(id))
 
     async def close(self) -> None:
-        """Stop; whoever still waits is cancelled."""
-        for futures in list(self._waiting.values()):
+        """Stop; whoever still waits gets :class:`NotConnected`."""
+        for key, futures in self._waiting.items():
             for future in futures:
-                future.cancel()
+                if not future.done():
+                    future.set_exception(NotConnected(f"the app was closed while job {key} was waited for"))
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -91,6 +93,9 @@ class Waiters:
             except* ConnectionError as errors:
                 _log.warning("waiting goes on while the engine cannot be reached: %s", errors.exceptions[0])
                 await asyncio.sleep(LOOK_EVERY)
+            except* Exception as errors:  # an engine's bug must not leave anybody waiting for ever
+                _log.exception("waiting goes on after an error", exc_info=errors.exceptions[0])
+                await asyncio.sleep(LOOK_EVERY)
             else:
                 if not self._waiting:
                     self._task = None
@@ -98,8 +103,13 @@ class Waiters:
 
     async def _listen(self, signals: AsyncIterator[Signal]) -> None:
         async for signal in signals:
-            if signal.body[2:38].decode() in self._waiting:
-                self._tell(*unpack_done(signal.body))
+            if signal.body[2:38].decode(errors="replace") in self._waiting:
+                try:
+                    record, value = unpack_done(signal.body)
+                except Exception as error:  # it is only a hint, and may come from anybody who can reach the engine
+                    _log.warning("a signal that a job has ended cannot be read: %r", error)
+                else:
+                    self._tell(record, value)
 
     async def _look(self) -> None:
         """Look at all waits now and then, beginning now, and at new ones at once, until nobody has waited for a while."""
