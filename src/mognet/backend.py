@@ -58,6 +58,7 @@ class ResultBackend:
 
     def remember(self, record: Record, value: bytes | None) -> None:
         """Keep a value that came along with a signal, so that it need not be fetched."""
+        self._values.pop(record.id, None)  # of an earlier job of this id
         if value is not None:
             self._values[record.id] = value
             while len(self._values) > RECENT:
