@@ -16,7 +16,7 @@ from mognet.config import AppConfig
 from mognet.context import Context
 from mognet.control import CONTROL, RevokeMessage, write
 from mognet.engine import Engine
-from mognet.exceptions import CouldNotSubmit, MognetError, ResultLost
+from mognet.exceptions import CouldNotSubmit, MognetError, NotStorable, ResultLost
 from mognet.middleware import MiddlewareStack
 from mognet.outcomes import revoke
 from mognet.records import Job, Record
@@ -92,7 +92,10 @@ class Client:
         deadline = request.deadline
         timeout = deadline.total_seconds() if isinstance(deadline, timedelta) else None
         latest = deadline.timestamp() if deadline is not None and not isinstance(deadline, timedelta) else None
-        body = dump_call(Call(list(request.args), request.kwargs, request.stack, timeout, latest))
+        try:
+            body = dump_call(Call(list(request.args), request.kwargs, request.stack, timeout, latest))
+        except NotStorable as error:
+            raise CouldNotSubmit(f"the arguments of {request.name} cannot be stored: {error}") from error
         if len(body) > self._config.max_message_size:
             raise CouldNotSubmit(
                 f"the arguments of {request.name} take {len(body)} bytes, more than max_message_size={self._config.max_message_size}; "
