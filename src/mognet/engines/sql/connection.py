@@ -186,9 +186,9 @@ def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     with explained(path):
         connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False, cached_statements=512)
         try:
-            for pragma in _PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}").close()
-            connection.execute(f"PRAGMA synchronous = {synchronous.upper()}").close()
+            for pragma in (*_PRAGMAS, f"synchronous = {synchronous.upper()}"):
+                # Even a setting reads the file, which may be locked by one who recovers its log.
+                patiently(lambda pragma=pragma: connection.execute(f"PRAGMA {pragma}").close())  # type: ignore[misc]
         except BaseException:
             connection.close()
             raise
