@@ -23,10 +23,11 @@ import sysconfig
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid5
+
+from pydantic import BaseModel
 
 from mognet import App, AppConfig, Context, Request
 
@@ -45,8 +46,7 @@ NOT_SURVEYED = {"__pycache__", "site-packages", "dist-packages", "node_modules"}
 # What is found -----------------------------------------------------------------------------------
 
 
-@dataclass
-class Size:
+class Size(BaseModel):
     """How large a package or a file is."""
 
     name: str
@@ -54,8 +54,7 @@ class Size:
     lines: int
 
 
-@dataclass
-class Function:
+class Function(BaseModel):
     """How complex a function is."""
 
     name: str
@@ -67,16 +66,14 @@ class Function:
     """How deep its blocks are nested."""
 
 
-@dataclass
-class Problem:
+class Problem(BaseModel):
     """A file that could not be measured."""
 
     file: str
     reason: str
 
 
-@dataclass
-class Findings:
+class Findings(BaseModel):
     """What a survey of a file, a package or a folder found."""
 
     files: int = 0
@@ -86,11 +83,11 @@ class Findings:
     async_functions: int = 0
     undocumented: int = 0
     """Public classes and functions without a docstring."""
-    packages: list[Size] = field(default_factory=list)
-    largest: list[Size] = field(default_factory=list)
-    hardest: list[Function] = field(default_factory=list)
+    packages: list[Size] = []
+    largest: list[Size] = []
+    hardest: list[Function] = []
     not_parsed: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = []
 
     @classmethod
     def together(cls, parts: Sequence[Findings]) -> Findings:
@@ -122,7 +119,7 @@ async def survey(context: Context, folder: Path | None = None) -> Findings:
     requests = [child(context, survey_package, root, name, package=name) for name in packages]
     parts = await context.gather(*await context.submit_many(requests))
     found = Findings.together(parts)
-    sizes = (Size(name, part.files, part.lines) for name, part in zip(packages, parts, strict=True))
+    sizes = (Size(name=name, files=part.files, lines=part.lines) for name, part in zip(packages, parts, strict=True))
     found.packages = top(sizes, lambda size: size.lines)
     await context.set_metadata(files=found.files, lines=found.lines, not_parsed=found.not_parsed)
     return found
@@ -138,7 +135,7 @@ async def survey_package(context: Context, root: Path, package: str) -> Findings
     return found
 
 
-@app.task(name="file")
+@app.task(name="file", retries=2, retry_on=SystemError)  # see PARSER
 def measure(context: Context, root: Path, file: str) -> Findings:
     """Parse one file and measure it. A ``def`` task: it runs in a thread."""
     found = Findings(files=1)
@@ -148,8 +145,8 @@ def measure(context: Context, root: Path, file: str) -> Findings:
         measure_tree(found, parse(source), file)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         found.not_parsed = 1
-        found.problems.append(Problem(file, reason(error)))
-    found.largest.append(Size(file, 1, found.lines))
+        found.problems.append(Problem(file=file, reason=reason(error)))
+    found.largest.append(Size(name=file, files=1, lines=found.lines))
     context.call_threadsafe(context.set_metadata(lines=found.lines, not_parsed=found.not_parsed))
     return found
 
@@ -208,7 +205,7 @@ def reason(error: Exception) -> str:
 
 
 PARSER = threading.Lock()
-"""One at a time: CPython's parser, up to 3.12, counts its depth for all threads together, and stumbles."""
+"""One at a time: CPython's parser, up to 3.12, counts its depth for all threads together, and may stumble with a SystemError."""
 
 
 def parse(source: bytes) -> ast.Module:
@@ -281,4 +278,4 @@ def measure_function(function: ast.FunctionDef | ast.AsyncFunctionDef, file: str
             elif_ = isinstance(below, ast.If) and isinstance(node, ast.If) and node.orelse == [below]
             todo.append((below, depth - 1 if elif_ else depth))
     lines = (function.end_lineno or function.lineno) - function.lineno + 1
-    return Function(function.name, f"{file}:{function.lineno}", lines, branches, deepest)
+    return Function(name=function.name, place=f"{file}:{function.lineno}", lines=lines, branches=branches, depth=deepest)

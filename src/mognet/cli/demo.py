@@ -145,8 +145,8 @@ class Demo:
 
     def _introduce(self, console: Any, workers: int) -> None:
         console.print(f"A survey of {self._folder}", style="bold", soft_wrap=True)
-        end = ", and one of them will be killed." if self._kill else "."
-        console.print(f"Each file is a task; they run on {plural(workers, 'worker')} with one SQLite file{end}\n", soft_wrap=True)
+        end = "; one will be killed." if self._kill else "."
+        console.print(f"Each file is a task, run by {plural(workers, 'worker')} on one SQLite file{end}", soft_wrap=True)
 
     async def _watch(self, result: Result[Any], view: View) -> None:
         while True:

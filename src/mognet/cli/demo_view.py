@@ -17,7 +17,7 @@ from mognet.cli.display import STATE_STYLES
 from mognet.cli.text import clean, plural
 from mognet.states import ResultState
 
-ROWS = 5
+ROWS = 4
 """Rows of each table of the report."""
 
 REFRESH = 0.2
@@ -127,7 +127,7 @@ class LiveView:
         workers.add_column(no_wrap=True, overflow="ellipsis")
         for worker in picture.workers:
             workers.add_row(Text(f"{self._sign} {worker.name}", "red" if worker.killed else "cyan"), worker_text(worker))
-        return Group(bar, states_text(picture), Text(), workers)
+        return Group(bar, states_text(picture), workers)
 
 
 class PlainView:
@@ -234,9 +234,8 @@ def table(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
 
 def summary(found: Any) -> Iterator[str]:
     """What else was found."""
-    functions = f"{plural(found.functions, 'function')} ({found.async_functions:,} of them async)"
-    yield f"{plural(found.lines, 'line')}, {plural(found.classes, 'class', 'classes')}, {functions}"
-    yield f"{found.undocumented:,} public classes and functions without a docstring"
+    functions = f"{plural(found.functions, 'function')} ({found.async_functions:,} async)"
+    yield f"{plural(found.lines, 'line')}, {functions}, {plural(found.undocumented, 'definition')} undocumented"
     if found.not_parsed:
         yield f"{plural(found.not_parsed, 'file')} could not be parsed: {', '.join(problem.file for problem in found.problems)}"
 
