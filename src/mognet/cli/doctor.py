@@ -38,7 +38,7 @@ def examine(options: Options, *, json: bool) -> int:
     try:
         app = load_app(options)
     except (CommandError, MognetError) as problem:
-        findings.append(error("app", clean(problem), "mognet MODULE:ATTRIBUTE doctor"))
+        findings.append(error("app", clean(problem)))
         return _show(findings, options, json=json)
     findings += _imports(app)
 
@@ -67,19 +67,21 @@ def _versions() -> Finding:
 
 
 def _imports(app: App) -> Iterator[Finding]:
-    broken = 0
+    sound = []
     for module in app.config.imports:
         try:
             importlib.import_module(module)
+            sound.append(module)
         except (Exception, SystemExit) as problem:
-            broken += 1
             text = f"{module} cannot be imported: {type(problem).__name__}: {clean(problem)}"
             yield error("imports", text, f"correct `imports` ({app.origins['imports']}), or the module")
+    all_sound = sound == app.config.imports
+    app.config.imports = sound  # the rest is to be looked at all the same
     names = app.registry.names()
     tasks = plural(len(names), "task") + (": " + ", ".join(names[:5]) + (", …" if len(names) > 5 else "") if names else "")
     if names:
         yield ok("app", f"{app.name}, {tasks}")
-    elif not broken:
+    elif all_sound:
         yield warning("app", f"{app.name}, no task is registered", "decorate functions with @task, and name their modules in `imports`")
 
 
@@ -91,9 +93,7 @@ async def _engine(app: App, options: Options) -> AsyncIterator[Finding]:
         await app.connect()
     except (MognetError, OSError) as problem:
         where = {"default": "the default", "--url": "given by --url"}.get(origin, f"from {origin}")
-        yield error(
-            "engine", f"{shown} ({where}) cannot be used: {clean(problem)}", "is it running, and is the URL right? --url tries another"
-        )
+        yield error("engine", f"{shown} ({where}) cannot be used: {clean(problem)}", "--url tries another")
         return
     try:
         yield ok("engine", f"{shown}, connected in {span(time.perf_counter() - began)}")

@@ -55,10 +55,11 @@ def find_spec(options: Options) -> str:
 
 def find_app(spec: str) -> App:
     """The app at ``module[:attribute]``; the attribute is ``app`` if not given."""
+    if spec.partition(":")[0].endswith(".py"):
+        raise CommandError(f"{spec!r} is a file, and an app is named by its module: write {_as_module(spec)}", USAGE)
     match = _SPEC.fullmatch(spec)
     if match is None:
-        hint = f"; for that file, write {_as_module(spec)}" if spec.partition(":")[0].endswith(".py") else ""
-        raise CommandError(f"{spec!r} names no app: it should be module or module:attribute, such as tasks:app{hint}", USAGE)
+        raise CommandError(f"{spec!r} names no app: it should be module or module:attribute, such as tasks:app", USAGE)
     name, attribute = match["module"], match["attribute"] or "app"
     found: object = _import(name)
     for part in attribute.split("."):

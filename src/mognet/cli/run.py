@@ -105,10 +105,15 @@ class Shift:
     async def work(self) -> int:
         """Run the worker; 0 after every orderly end."""
         loop = asyncio.get_running_loop()
-        for each in _SIGNALS:
-            # Where the loop cannot, Ctrl-C cancels this task: what runs is then handed back at once.
-            with suppress(NotImplementedError):
-                loop.add_signal_handler(each, self._on_signal, each)
+        # Not loop.add_signal_handler: while a task blocks the loop that would hear nothing, and the third signal is to end that.
+        before = {each: signal.signal(each, lambda number, _: self._on_signal(loop, signal.Signals(number))) for each in _SIGNALS}
+        try:
+            return await self._work(loop)
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    async def _work(self, loop: asyncio.AbstractEventLoop) -> int:
         config = self._app.config
         slots = plural(config.minimum_concurrency, "slot")
         self._say(f"mognet {__version__} · {redact_url(self._app.url)} · node {config.node_id} · {slots}")
@@ -122,7 +127,19 @@ class Shift:
         if not self._start.cancelled():
             self._start.result()
         self._say("stopped")
+        await self._leave_behind()
         return OK
+
+    @staticmethod
+    async def _leave_behind() -> None:
+        """Exit now if tasks that refuse to be cancelled are left, since the event loop would wait for them as it closes."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others and (await asyncio.wait(others, timeout=1.0))[1]:
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(OK)
 
     def _welcome(self, worker: Worker) -> None:
         """Say what there is to do, now that the modules named by ``imports`` are known and the engine is reached."""
@@ -136,15 +153,18 @@ class Shift:
         how = "stops when nothing is left to do" if self._burst else "Ctrl-C stops it gently"
         self._say(f"ready in {time.monotonic() - self._began:.2f} s — {how}")
 
-    def _on_signal(self, number: signal.Signals) -> None:
+    def _on_signal(self, loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
         self._signals += 1
-        worker = self._app.worker
         if self._signals >= 3:
-            sys.stdout.flush()
             os._exit(INTERRUPTED)
-        elif worker is None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._obey, number, self._signals)
+
+    def _obey(self, number: signal.Signals, count: int) -> None:
+        worker = self._app.worker
+        if worker is None:
             self._start.cancel()
-        elif self._signals == 1:
+        elif count == 1:
             self._say(self._farewell(number.name, len(worker.running_tasks)))
             self._stop(None)
         else:

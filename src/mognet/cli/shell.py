@@ -77,9 +77,11 @@ def _refuse(error: Exception, app: str | None) -> int:
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
         typer.echo(context.get_help())
         return USAGE
-    text = str(error.format_message()).strip().rstrip(".")  # type: ignore[attr-defined]
+    text = str(error.format_message()).strip().rstrip(".").replace(": Value error, ", ": ")  # type: ignore[attr-defined]
     if text == "Missing command" and app is not None and path == "mognet":
         return _usage(f"a command is missing after the app {app!r} (or is {app!r} a misspelt command?)")
+    if app is None and text.startswith("Got unexpected extra argument"):
+        text += ", and an app goes before the command: mognet APP COMMAND"
     return _usage(text, path)
 
 
