@@ -1,0 +1,1 @@
+"""How fast mognet is, beside huey and DBOS: ``make bench``."""

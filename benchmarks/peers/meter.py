@@ -1,0 +1,46 @@
+"""What all subjects measure alike. Needs the standard library only, as it is imported in every environment."""
+
+import json
+import time
+
+WARM = 500
+"""Tasks submitted one by one before those that count: while SQLite's log grows for the first time, each commit costs more."""
+
+
+class Span:
+    """Wall and CPU seconds (user and system, all threads) of a stretch of work."""
+
+    def __init__(self, tasks: int) -> None:
+        self.tasks = tasks
+        self.wall = time.perf_counter()
+        self.cpu = time.process_time()
+
+    def stop(self, wall: float | None = None) -> dict[str, float]:
+        """Tasks a second, and CPU seconds for 1,000 tasks."""
+        cpu = time.process_time() - self.cpu
+        wall = time.perf_counter() - self.wall if wall is None else wall
+        return {"rate": self.tasks / wall, "cpu": cpu / self.tasks * 1000}
+
+
+class Counter:
+    """Counts the runs of the no-op task; the span begins with the first."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.span = Span(0)
+
+    def tick(self) -> None:
+        """One run."""
+        if self.count == 0:
+            self.span = Span(0)
+        self.count += 1
+
+    def stop(self, wall: float | None = None) -> dict[str, float]:
+        """The figures from the first run until now."""
+        self.span.tasks = self.count
+        return self.span.stop(wall)
+
+
+def report(**figures: object) -> None:
+    """One line of JSON, which the benchmark reads."""
+    print(json.dumps(figures), flush=True)
