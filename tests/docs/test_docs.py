@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs.evaluators import Page, commands, matches
+from mognet import exceptions
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -86,6 +87,12 @@ def test_what_the_promises_name_exists() -> None:
     assert named
     assert [name for group, name in named if f"def {name}(" not in source or (group and f"class {group[:-1]}(" not in source)] == []
     assert [path for path in re.findall(r"`((?:tests|src)/[\w/.]+)`", text) if not (ROOT / path).exists()] == []
+
+
+def test_the_tree_of_errors_is_whole() -> None:
+    shown = re.findall(r"[├└]── (\w+)", (ROOT / "docs/errors.md").read_text())
+    there = [name for name, each in vars(exceptions).items() if isinstance(each, type) and issubclass(each, exceptions.MognetError)]
+    assert sorted(shown) == sorted(name for name in there if name != "MognetError" and not name.startswith("_"))
 
 
 # The evaluator itself
