@@ -42,7 +42,7 @@ class MemoryHarness(Harness):
         self.clock.time += seconds
 
     async def leftovers(self) -> Mapping[str, int]:
-        found = {}
+        found: dict[str, int] = {}
         for app, store in self.stores.items():
             exchange = store.exchange
             rooms: dict[str, Sized] = {

@@ -447,9 +447,13 @@ class MemoryEngine:
         return True
 
     def _descendants(self, id: UUID) -> Iterator[Row]:
-        todo = list(self._store.children.get(id, ()))
+        seen, todo = {id}, list(self._store.children.get(id, ()))
         while todo:
-            row = self._live(child := todo.pop())
+            child = todo.pop()
+            if child in seen:  # ids that are used again may make a circle
+                continue
+            seen.add(child)
+            row = self._live(child)
             if row is not None:
                 yield row
             todo.extend(self._store.children.get(child, ()))

@@ -62,7 +62,7 @@ class OneHolder(Group):
     async def test_concurrent_waiters_get_different_jobs(self, bench: Bench) -> None:
         """Those who wait when jobs come in share them: none is given twice, none is kept back."""
         engines = [bench.engine, await bench.another()]
-        waiting = [asyncio.create_task(engine.claim("node", ["q"], 1, lease=LONG, wait=bench.harness.patience)) for engine in engines * 5]
+        waiting = [asyncio.create_task(engine.claim("node", ["q"], 1, lease=LONG, wait=LONG)) for engine in engines * 5]
         await asyncio.sleep(0.01)
         jobs = await bench.add(10)
         got = await bench.soon(asyncio.gather(*waiting))

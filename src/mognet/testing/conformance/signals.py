@@ -182,7 +182,7 @@ class Waiting(Group):
     async def woken(self, bench: Bench, do: Callable[[], Awaitable[object]], queue: str = "q") -> Claim:
         """Let a claim wait at another engine object, do something, and answer what it got."""
         other = await bench.another()
-        claim = asyncio.create_task(self.wait(other, queue, bench.harness.patience))
+        claim = asyncio.create_task(self.wait(other, queue, LONG))
         await asyncio.sleep(0.02)
         assert not claim.done()
         await do()
@@ -251,7 +251,7 @@ class Waiting(Group):
 
     async def test_one_job_wakes_one(self, bench: Bench) -> None:
         """Of many who wait, exactly one gets the job, and the others wait on and get theirs."""
-        tasks = [asyncio.create_task(self.wait(await bench.another(), "q", bench.harness.patience)) for _ in range(4)]
+        tasks = [asyncio.create_task(self.wait(await bench.another(), "q", LONG)) for _ in range(4)]
         await asyncio.sleep(0.02)
         for number in range(4):
             await bench.add()
@@ -265,7 +265,7 @@ class Waiting(Group):
     async def test_by_ids(self, bench: Bench) -> None:
         """A wait for certain jobs leaves the others alone."""
         [other], job = await bench.add(), make_job()
-        task = asyncio.create_task(bench.engine.claim("node", ["q"], 1, lease=LONG, wait=bench.harness.patience, ids=[job.id]))
+        task = asyncio.create_task(bench.engine.claim("node", ["q"], 1, lease=LONG, wait=LONG, ids=[job.id]))
         await asyncio.sleep(0.02)
         await bench.submit(job)
         [claim] = await bench.soon(task)

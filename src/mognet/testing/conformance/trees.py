@@ -101,6 +101,16 @@ class Trees(Group):
         assert await self.states(bench, *(jobs[name].id for name in ("top", "a1", "a2", "b", "b1"))) == [REVOKED] * 5
         assert [await bench.picture(jobs[name].id) for name in ("a", "c")] == finished
 
+    async def test_a_family_in_a_circle(self, bench: Bench) -> None:
+        """Ids that are used again may make a job its own ancestor: a revoke ends all the same, and ends them all."""
+        jobs = [make_job() for _ in range(3)]
+        jobs = [job._replace(parent=jobs[number - 1].id) for number, job in enumerate(jobs)]
+        own = make_job()
+        await bench.submit(*jobs, own._replace(parent=own.id))
+        await bench.engine.update(jobs[1].id, revoke())
+        await bench.engine.update(own.id, revoke())
+        assert await self.states(bench, *(job.id for job in jobs), own.id) == [REVOKED] * 4
+
     async def test_only_below(self, bench: Bench) -> None:
         """Neither parent nor siblings of a revoked job are touched."""
         jobs = await self.family(bench)
