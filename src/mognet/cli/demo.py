@@ -55,14 +55,14 @@ def demo(folder: Path | None, workers: int, no_kill: bool, keep: bool) -> int:
         raise CommandError(f"{folder} is no folder", USAGE)
     if next(survey.walk(folder), None) is None:
         raise CommandError(f"there are no Python files in {folder}", USAGE)
-    with workplace(keep) as place:
+    with stopping_gently(), workplace(keep) as place:
         url = f"sqlite:///{quote(str(place / 'survey.db'))}"
         app: App = survey.app
         app.config.url, app.config.imports = url, []
         with Crew([module, "run"], place, environment(url, LEASE, path)) as crew:
             try:
                 id, lost = asyncio.run(Demo(survey, folder, crew, kill=not no_kill).run(workers))
-            except (KeyboardInterrupt, asyncio.CancelledError):
+            except KeyboardInterrupt:
                 print("interrupted: the workers are being ended", file=sys.stderr)
                 return INTERRUPTED
         if keep:
@@ -98,6 +98,21 @@ def workplace(keep: bool) -> Iterator[Path]:
             shutil.rmtree(place, ignore_errors=True)
 
 
+@contextmanager
+def stopping_gently() -> Iterator[None]:
+    """Let SIGTERM and the closing of the terminal do what Ctrl-C does, so that no worker and no file is left behind."""
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        with suppress(AttributeError, ValueError):  # not on Windows, and not in a thread
+            number = getattr(signal, name)
+            before[number] = signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def tell_where(place: Path, url: str, module: str, path: Path | None, id: str) -> None:
     """Say where the database is, and how to look into it."""
     print(f"\nkept in {place}; to look into it:")
@@ -122,10 +137,6 @@ class Demo:
 
     async def run(self, workers: int) -> tuple[str, int]:
         """The id of the tree's first task, and how many of its tasks were lost."""
-        task = asyncio.current_task()
-        for name in ("SIGTERM", "SIGHUP"):
-            with suppress(NotImplementedError, AttributeError, ValueError, RuntimeError):
-                asyncio.get_running_loop().add_signal_handler(getattr(signal, name), task.cancel)  # type: ignore[union-attr]
         console = make_console(color=True)
         self._introduce(console, workers)
         async with self._app:

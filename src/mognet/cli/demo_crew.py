@@ -104,4 +104,4 @@ def environment(url: str, lease: float, path: Path | None) -> dict[str, str]:
     if path is not None:
         known = [os.path.abspath(each) for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
         inherited["PYTHONPATH"] = os.pathsep.join([str(path), *known])
-    return inherited | {"MOGNET_URL": url, "MOGNET_LEASE": str(lease)}
+    return inherited | {"MOGNET_URL": url, "MOGNET_LEASE": str(lease), "MOGNET_SHUTDOWN_GRACE": "0"}
