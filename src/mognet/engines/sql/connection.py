@@ -57,7 +57,6 @@ _REMEDIES = {
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: check the path, and the permissions of the file and of its folder",
     sqlite3.SQLITE_IOERR: "the disk or the file system failed; WAL files need a local disk, not a network one",
     sqlite3.SQLITE_CORRUPT: "it is damaged: restore it from a copy, or move it away and start anew",
-    sqlite3.SQLITE_NOTADB: "it is no longer an SQLite database: move it away and start anew",
 }
 
 _creating = threading.Lock()
@@ -111,13 +110,18 @@ def is_locked(error: sqlite3.Error) -> bool:
 
 def explain(error: Exception, path: Path) -> Exception:
     """The error that the engine raises in place of a driver's."""
-    if isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError):
-        remedy = _REMEDIES.get(primary_code(error))
-        if remedy is not None:
-            explained: Exception = ConnectionError(f"{path}: {remedy} ({error})")
-            explained.__cause__ = error
-            return explained
-    return error
+    if not isinstance(error, sqlite3.Error):
+        return error
+    code = primary_code(error)
+    explained: Exception
+    if code == sqlite3.SQLITE_NOTADB:
+        explained = ImproperlyConfigured(f"{path} is not an SQLite database: name another file, or move this one away")
+    elif code in _REMEDIES:
+        explained = ConnectionError(f"{path}: {_REMEDIES[code]} ({error})")
+    else:
+        return error
+    explained.__cause__ = error
+    return explained
 
 
 @contextmanager
@@ -202,12 +206,7 @@ def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
         tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         return owner, version, tables
 
-    try:
-        owner, version, tables = patiently(look)
-    except sqlite3.DatabaseError as error:
-        if primary_code(error) != sqlite3.SQLITE_NOTADB:
-            raise
-        raise ImproperlyConfigured(f"{path} is not an SQLite database: name another file, or move this one away") from error
+    owner, version, tables = patiently(look)
     if owner != APPLICATION_ID and (owner or version or tables):
         raise ImproperlyConfigured(f"{path} is the database of another program: name another file")
 

@@ -62,10 +62,11 @@ def folder_beside(path: Path) -> Path:
 
 
 class Room:
-    """The folder of one channel."""
+    """The folder of one channel, and what leads to those who listen there."""
 
     def __init__(self, path: Path, own: str) -> None:
         self.path, self._own = path, own
+        self.mouths: dict[str, Mouth] = {}
         self._changed = -1
         self._names: list[str] = []
 
@@ -80,7 +81,60 @@ class Room:
                 self._changed = changed if looked - changed > SETTLED else -1
         except OSError:
             self._names, self._changed = [], -1
+        if len(self.mouths) > len(self._names):
+            for name in self.mouths.keys() - set(self._names):
+                self.forget(name)
         return self._names
+
+    def send(self, datagrams: Sequence[bytes], *, keep: bool) -> bool:
+        """Send to all listeners; answer whether something was kept for later."""
+        kept = False
+        for name in list(self.listeners()):
+            try:
+                mouth = self.mouths.get(name)
+                if mouth is None:
+                    mouth = self.mouths[name] = Mouth(self, name)
+                mouth.send(datagrams, keep=keep)
+                kept |= bool(mouth.kept)
+            except OSError as error:
+                self.forget(name)
+                if error.errno == errno.ECONNREFUSED:  # its process was killed
+                    with contextlib.suppress(OSError):
+                        os.unlink(self.path / name)
+        return kept
+
+    def flush(self) -> bool:
+        """Send what was kept; answer whether something still is."""
+        for name, mouth in list(self.mouths.items()):
+            try:
+                mouth.flush()
+            except OSError:
+                self.forget(name)
+        return any(mouth.kept for mouth in self.mouths.values())
+
+    def tidy(self) -> None:
+        """Remove the sockets of processes that were killed."""
+        for name in list(self.listeners()):
+            try:
+                Mouth(self, name).socket.close()
+            except ConnectionRefusedError:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path / name)
+            except OSError:
+                continue
+        with contextlib.suppress(OSError):
+            os.rmdir(self.path)
+
+    def forget(self, name: str) -> None:
+        """Close the way to a listener."""
+        mouth = self.mouths.pop(name, None)
+        if mouth is not None:
+            mouth.socket.close()
+
+    def close(self) -> None:
+        """Forget all listeners."""
+        for name in list(self.mouths):
+            self.forget(name)
 
     @contextlib.contextmanager
     def address(self, name: str) -> Iterator[str]:
@@ -208,7 +262,6 @@ class Doorbell:
         self._lock = threading.Lock()
         self._rooms: dict[str, Room] = {}
         self._ears: dict[str, Ear] = {}
-        self._mouths: dict[tuple[str, str], Mouth] = {}
         self._flushing = False
 
     # listening
@@ -266,90 +319,50 @@ class Doorbell:
         """Send signals to all others who listen. ``keep``: try again for a while if somebody's queue is full."""
         with self._lock:
             room = self._room(channel)
-            listeners = room.listeners()
-            if not listeners:
-                return
-            datagrams = list(_pack(bodies))
-            for name in list(listeners):
-                self._send(room, channel, name, datagrams, keep)
-            waiting = any(mouth.kept for mouth in self._mouths.values())
-        if waiting and not self._flushing:
+            kept = bool(room.listeners()) and room.send(list(_pack(bodies)), keep=keep)
+        if kept and not self._flushing:
             self._flushing = True
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(RuntimeError):  # the loop was closed before the engine
                 self._loop.call_soon_threadsafe(self._flush_later)
-
-    def _send(self, room: Room, channel: str, name: str, datagrams: Sequence[bytes], keep: bool) -> None:
-        try:
-            mouth = self._mouths.get((channel, name))
-            if mouth is None:
-                mouth = self._mouths[channel, name] = Mouth(room, name)
-            mouth.send(datagrams, keep=keep)
-        except OSError as error:
-            self._forget(channel, name)
-            if error.errno == errno.ECONNREFUSED:  # its process was killed
-                with contextlib.suppress(OSError):
-                    os.unlink(room.path / name)
 
     def _flush_later(self) -> None:
         self._loop.call_later(TRY_AGAIN, self._flush)
 
     def _flush(self) -> None:
         with self._lock:
-            for (channel, name), mouth in list(self._mouths.items()):
-                try:
-                    mouth.flush()
-                except OSError:
-                    self._forget(channel, name)
-            self._flushing = any(mouth.kept for mouth in self._mouths.values())
+            self._flushing = any([room.flush() for room in self._rooms.values()])
         if self._flushing:
             self._flush_later()
 
     # upkeep
 
     def tidy(self) -> None:
-        """Remove the sockets of processes that are gone, and forget those who have left."""
-        with self._lock:
-            for channel, name in list(self._mouths):
-                if name not in self._room(channel).listeners():
-                    self._forget(channel, name)
-            with contextlib.suppress(OSError):
-                for folder in os.scandir(self._folder):
-                    _tidy_folder(Room(Path(folder.path), self._name))
+        """Remove what killed processes left."""
+        with self._lock, contextlib.suppress(OSError):
+            for folder in os.scandir(self._folder):
+                Room(Path(folder.path), self._name).tidy()
+            os.rmdir(self._folder)
 
     def close(self) -> None:
         """Stop listening and sending."""
         for channel in list(self._ears):
             self.stop_listening(channel)
         with self._lock:
-            for channel, name in list(self._mouths):
-                self._forget(channel, name)
+            self._forget_rooms()
 
-    def _forget(self, channel: str, name: str) -> None:
-        mouth = self._mouths.pop((channel, name), None)
-        if mouth is not None:
-            mouth.socket.close()
+    def _forget_rooms(self) -> None:
+        for room in self._rooms.values():
+            room.close()
+        self._rooms.clear()
 
     def _room(self, channel: str) -> Room:
         room = self._rooms.get(channel)
         if room is None:
             if len(self._rooms) > MOST_ROOMS:
-                self._rooms.clear()
+                self._forget_rooms()
             digest = hashlib.blake2b(f"{self._app}\0{channel}".encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
             room = self._rooms[channel] = Room(self._folder / digest, self._name)
         return room
-
-
-def _tidy_folder(room: Room) -> None:
-    for name in room.listeners():
-        try:
-            Mouth(room, name).socket.close()
-        except ConnectionRefusedError:
-            with contextlib.suppress(OSError):
-                os.unlink(room.path / name)
-        except OSError:
-            continue
-    with contextlib.suppress(OSError):
-        os.rmdir(room.path)
 
 
 def _pack(bodies: Sequence[bytes]) -> Iterator[bytes]:

@@ -26,8 +26,8 @@ class Claimed(NamedTuple):
     """The answer of a claim."""
 
     claims: list[Claim]
-    before: list[tuple[int, bool, str | None]]
-    """What the same jobs were before the claim: state, whether started, node."""
+    before: list[tuple[int, str, int, bool, str | None]]
+    """What undoes the claim: row, holder, and what was before: state, whether started, node."""
     next_due: float
     """When the next job of these queues will be due."""
 
@@ -160,13 +160,14 @@ def claim(node: str, queues: Collection[str], limit: int, lease: float, ids: Col
         def finish() -> Claimed:
             claims, before = [], []
             for *columns, seq, body in cursor.fetchall():
-                before.append((columns[_STATE], columns[_STARTED] is not None, columns[_NODE]))
+                holder = f"{secret}-{seq}"
+                before.append((seq, holder, columns[_STATE], columns[_STARTED] is not None, columns[_NODE]))
                 columns[_STATE], columns[_NODE] = NUMBERS[ResultState.RUNNING], node
                 columns[_STARTS] += 1
                 if columns[_STARTED] is None:
                     columns[_STARTED] = session.now
                 record = make_record(columns)
-                claims.append(Claim(Token(record.id, record.starts, f"{secret}-{seq}"), record, body or b""))
+                claims.append(Claim(Token(record.id, record.starts, holder), record, body or b""))
             return Claimed(claims, before, next_due)
 
         return finish
@@ -201,11 +202,9 @@ def _pick_ids(session: Session, queues: Collection[str], limit: int, ids: Collec
 
 def unclaim(claimed: Claimed) -> Operation[None]:
     """Take back a claim that nobody received: it never happened."""
-    old = dump((claim.token.holder, *before) for claim, before in zip(claimed.claims, claimed.before, strict=True))
-    _, ids = id_list([claim.token.id for claim in claimed.claims])
 
     def work(session: Session) -> Finish[None]:
-        session.run(sql.UNCLAIM, session.app, old, ids)
+        session.run(sql.UNCLAIM, session.app, dump(claimed.before))
         return lambda: session.ears.ring({claim.record.queue for claim in claimed.claims})
 
     return work

@@ -33,6 +33,9 @@ LOOK_EVERY = 1.0
 LOOK_QUICKLY = 0.03
 """The same where other processes cannot ring; then a look only asks whether the file has changed."""
 
+TIDY_EVERY = 60.0
+"""Seconds between looks for what killed processes have left, if nothing else calls for one."""
+
 
 class SQLiteEngine:
     """An :class:`mognet.engine.Engine` on a file. Many engines, in any number of processes, may share it."""
@@ -56,7 +59,7 @@ class SQLiteEngine:
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._signals: Signals | None = None
-        self._app_number = 0
+        self._tidied = 0.0
         self._undoing: set[asyncio.Future[None]] = set()
 
     @classmethod
@@ -87,19 +90,15 @@ class SQLiteEngine:
         connection = open_file(self._real, self._synchronous)
         try:
             with explained(self._real):
-                self._app_number = _number_of(connection, self.app)
+                return Session(connection, _number_of(connection, self.app), self._clock, self._ears)
         except BaseException:
             connection.close()
             raise
-        return self._session(connection)
 
     def _open_reader(self) -> Session:
-        connection = open_again(self._real, self._synchronous)
-        connection.execute("PRAGMA query_only = ON")
-        return self._session(connection)
-
-    def _session(self, connection: sqlite3.Connection) -> Session:
-        return Session(connection, self._app_number, self._clock, self._ears)
+        session = self._open_writer()
+        session.run("PRAGMA query_only = ON")
+        return session
 
     async def __aexit__(self, *exc: object) -> None:
         writer, reader, signals = self._writer, self._reader, self._signals
@@ -282,7 +281,9 @@ class SQLiteEngine:
 
     async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
         done = await self._write(line.sweep(limit))
-        self._ears.tidy()
+        if done.recovered or time.monotonic() - self._tidied > TIDY_EVERY:
+            self._tidied = time.monotonic()
+            self._ears.tidy()
         return Swept(done.recovered, done.expired, done.more)
 
 
@@ -290,7 +291,7 @@ def _number_of(connection: sqlite3.Connection, app: str) -> int:
     row = patiently(lambda: connection.execute(sql.FIND_APP, (app,)).fetchone())
     if row is None:
         patiently(lambda: connection.execute(sql.ADD_APP, (app,)))
-        row = patiently(lambda: connection.execute(sql.FIND_APP, (app,)).fetchone())
+        return _number_of(connection, app)
     return int(row[0])
 
 

@@ -59,7 +59,7 @@ _PICK_QUEUE = "SELECT seq, due, arrival FROM job WHERE app = ?1 AND lined = 1 AN
 def pick(queues: int) -> str:
     """The first ?4 jobs of priority ?2 that are due by ?3, of so many queues (?5 …): a merge of the ends of index ranges."""
     ranges = " UNION ALL ".join(_PICK_QUEUE.format(5 + number) for number in range(queues))
-    return f"SELECT json_group_array(seq) FROM (SELECT seq FROM ({ranges}) ORDER BY due, arrival LIMIT ?4)"
+    return f"SELECT json_group_array(seq) FROM ({ranges} ORDER BY due, arrival LIMIT ?4)"
 
 
 # Those of the ids that could be claimed from the queues ?5: the first ?6 that are due by ?4.
@@ -80,12 +80,12 @@ UPDATE job SET state = 1, lined = 0, starts = starts + 1, token_start = starts +
     started = coalesce(started, ?4), lease_end = ?5
 WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?6))"""
 
-# Undo a claim that nobody received, as if it had never been: for each of the ids ?3, [holder, and before it: state, whether started, node].
+# Undo claims that nobody received, as if they had never been: [row, holder, and before: state, whether started, node].
 UNCLAIM = """
-UPDATE job SET state = json_extract(old.value, '$[1]'), lined = 1, starts = starts - 1, token_start = NULL, holder = NULL, lease_end = NULL,
-    started = CASE WHEN json_extract(old.value, '$[2]') THEN started END, node = json_extract(old.value, '$[3]')
+UPDATE job SET state = json_extract(old.value, '$[2]'), lined = 1, starts = starts - 1, token_start = NULL, holder = NULL, lease_end = NULL,
+    started = CASE WHEN json_extract(old.value, '$[3]') THEN started END, node = json_extract(old.value, '$[4]')
 FROM json_each(?2) AS old
-WHERE job.app = ?1 AND job.id = substr(?3, old.key * 16 + 1, 16) AND job.holder = json_extract(old.value, '$[0]')"""
+WHERE +job.app = ?1 AND job.seq = json_extract(old.value, '$[0]') AND job.holder = json_extract(old.value, '$[1]')"""
 
 # Which of these tokens hold their jobs: [number, row, start of the token, state].
 HELD = """

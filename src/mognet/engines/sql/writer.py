@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +25,8 @@ MOST_TOGETHER = 500
 LOG_PAGES = 2_000
 """Pages in the write-ahead log from which on it is copied into the file."""
 
-LOG_LIMIT = 64 * 1024 * 1024
-"""Bytes of the write-ahead log that call for a checkpoint, whoever wrote them."""
+LOOK_AT_FILE = 1.0
+"""Seconds between looks whether the file is still the one that was opened."""
 
 Answer = tuple[Any, BaseException | None]
 
@@ -45,6 +46,9 @@ class Desk:
         self._loop = asyncio.get_running_loop()
         self._open_session, self._path = open_session, path
         self._inbox: SimpleQueue[Task | None] = SimpleQueue()
+        self._session: Session
+        self._file: tuple[int, int] | None = None
+        self._looked = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
@@ -76,26 +80,46 @@ class Desk:
 
     def _run(self) -> None:
         try:
-            session = self._open_session()
+            self._session = self._open()
         except BaseException as error:
-            self._tell(self._opened, None, explain(error, self._path) if isinstance(error, Exception) else error)
+            self._tell(self._opened, None, error)
             self._tell(self._closed, None, None)
             return
         self._tell(self._opened, None, None)
         try:
-            self._serve(session)
+            self._serve()
         finally:
-            self._leave(session)
+            self._leave()
             self._tell(self._closed, None, None)
 
-    def _serve(self, session: Session) -> None:
+    def _open(self) -> Session:
+        session = self._open_session()
+        self._file, self._looked = _identity(self._path), time.monotonic()
+        return session
+
+    def _serve(self) -> None:
         while True:
             tasks, last = self._drain()
             if tasks:
-                self._answer(tasks, self._do(session, tasks))
-                self._after(session)
+                try:
+                    self._look_at_file()
+                    answers = self._do(self._session, tasks)
+                except Exception as error:
+                    answers = [(None, self._explained(error))] * len(tasks)
+                self._answer(tasks, answers)
+                self._after(self._session)
             if last:
                 return
+
+    def _look_at_file(self) -> None:
+        """Go over to the file that is there, if ours was removed or replaced: what is written to that would be lost."""
+        if time.monotonic() - self._looked < LOOK_AT_FILE:
+            return
+        self._looked = time.monotonic()
+        if _identity(self._path) != self._file:
+            self._leave()
+            self._file, self._looked = (-1, -1), 0.0  # if the other cannot be opened, try again each time
+            self._session = self._open()
 
     def _drain(self) -> tuple[list[Task], bool]:
         first = self._inbox.get()
@@ -116,8 +140,8 @@ class Desk:
     def _after(self, session: Session) -> None:
         """What is done when everybody has been answered."""
 
-    def _leave(self, session: Session) -> None:
-        session.connection.close()
+    def _leave(self) -> None:
+        self._session.connection.close()
 
     def _answer(self, tasks: Sequence[Task], answers: Sequence[Answer]) -> None:
         def deliver() -> None:
@@ -133,6 +157,14 @@ class Desk:
 
     def _explained(self, error: Exception) -> Exception:
         return explain(error, self._path)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _retrieve(future: asyncio.Future[None]) -> None:
@@ -232,16 +264,11 @@ class Writer(Desk):
             self._pages_per_change = min(8.0, max(0.01, pages / self._changes))
         self._changes = 0
 
-    def look_after_log(self, session: Session) -> None:
-        """Make a checkpoint if others have left a long log."""
-        with suppress(OSError):
-            if os.stat(f"{self._path}-wal").st_size > LOG_LIMIT:
-                self._checkpoint(session)
-
-    def _leave(self, session: Session) -> None:
+    def _leave(self) -> None:
         if self._other is not None:
             self._other.close()
-        session.connection.close()
+            self._other = None
+        super()._leave()
 
 
 def _begin(connection: sqlite3.Connection) -> None:
