@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 A = TypeVar("A")
@@ -15,7 +16,8 @@ class Coalescer(Generic[A, R]):
 
     The first item starts a call at the end of the loop's present turn: a single item waits for nothing, a burst goes together.
     ``call`` answers one result for each item; what it raises, every item of the batch gets. A caller that is cancelled stops
-    waiting; its item is sent all the same.
+    waiting; its item is sent all the same. When the sending itself is cancelled (as the end of the loop does), the items
+    of that batch are cancelled, and the rest is sent.
     """
 
     def __init__(self, call: Callable[[list[A]], Awaitable[Sequence[R]]], *, limit: int = 1000) -> None:
@@ -29,7 +31,7 @@ class Coalescer(Generic[A, R]):
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._sender is None:
-            self._sender = asyncio.create_task(self._send(), name=f"mognet coalescer {self._call.__name__}")
+            self._start()
         return future
 
     async def drain(self) -> None:
@@ -37,25 +39,32 @@ class Coalescer(Generic[A, R]):
         while self._sender is not None:
             await asyncio.wait([self._sender])
 
+    def _start(self) -> None:
+        # With a context of its own: a batch belongs to none of its callers, nor do the log records made on the way.
+        self._sender = asyncio.get_running_loop().create_task(self._send(), name="mognet coalescer", context=Context())
+        self._sender.add_done_callback(self._sent)
+
+    def _sent(self, sender: asyncio.Task[None]) -> None:
+        self._sender = None
+        if self._waiting and not sender.get_loop().is_closed():
+            self._start()
+
     async def _send(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
-                await self._send_batch(batch)
-        finally:
-            self._sender = None
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+            await self._send_batch(batch)
 
     async def _send_batch(self, batch: list[tuple[A, asyncio.Future[R]]]) -> None:
         try:
             results = await self._call([item for item, _ in batch])
-        except BaseException as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error) if isinstance(error, Exception) else future.cancel()
-                    future.exception() if isinstance(error, Exception) else None  # a caller that left will not ask for it
-            if not isinstance(error, Exception):
-                raise
-        else:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # a caller that left will not ask for it
+        finally:
+            for _, future in batch:
+                future.cancel()  # those that are not done: the sending has been cancelled

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextvars import ContextVar
+
+import pytest
+
+from mognet.coalesce import Coalescer
+
+
+class Counter:
+    """Answers each number's double, when its gate is open."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def call(self, items: list[int]) -> Sequence[int]:
+        self.batches.append(items)
+        await self.gate.wait()
+        return [2 * item for item in items]
+
+
+async def test_what_is_added_together_goes_together() -> None:
+    counter = Counter()
+    coalescer = Coalescer(counter.call)
+    assert await asyncio.gather(*[coalescer.add(item) for item in range(5)]) == [0, 2, 4, 6, 8]
+    assert counter.batches == [[0, 1, 2, 3, 4]]
+
+
+async def test_what_comes_during_a_call_goes_with_the_next_up_to_the_limit() -> None:
+    counter = Counter()
+    coalescer = Coalescer(counter.call, limit=3)
+    counter.gate.clear()
+    first = coalescer.add(1)
+    await asyncio.sleep(0)
+    rest = [coalescer.add(item) for item in range(2, 7)]
+    counter.gate.set()
+    assert await asyncio.gather(first, *rest) == [2, 4, 6, 8, 10, 12]
+    assert counter.batches == [[1], [2, 3, 4], [5, 6]]
+
+
+async def test_an_item_added_as_the_sender_ends_is_sent() -> None:
+    counter = Counter()
+    coalescer = Coalescer(counter.call)
+    first = coalescer.add(1)
+    seconds: list[asyncio.Future[int]] = []
+    first.add_done_callback(lambda _: seconds.append(coalescer.add(2)))
+    await first
+    async with asyncio.timeout(1):
+        await asyncio.sleep(0)
+        assert await seconds[0] == 4
+
+
+async def test_a_caller_that_leaves_takes_nothing_along() -> None:
+    counter = Counter()
+    coalescer = Coalescer(counter.call)
+    one, two = coalescer.add(1), coalescer.add(2)
+    one.cancel()
+    assert await two == 4
+    await coalescer.drain()
+    assert counter.batches == [[1, 2]]
+
+
+async def test_an_error_goes_to_all_of_its_batch_and_no_further(caplog: pytest.LogCaptureFixture) -> None:
+    async def call(items: list[int]) -> Sequence[int]:
+        if 0 in items:
+            raise ValueError("nought")
+        return items
+
+    coalescer = Coalescer(call)
+    left, stays = coalescer.add(0), coalescer.add(1)
+    left.cancel()
+    with pytest.raises(ValueError, match="nought"):
+        await stays
+    assert await coalescer.add(2) == 2
+    assert caplog.record_tuples == []
+
+
+async def test_too_few_answers_leave_nobody_waiting() -> None:
+    async def call(items: list[int]) -> Sequence[int]:
+        return items[:-1]
+
+    coalescer = Coalescer(call)
+    one, two = coalescer.add(1), coalescer.add(2)
+    assert await one == 1
+    with pytest.raises(ValueError):
+        await two
+
+
+async def test_when_the_sending_is_cancelled_nobody_waits_for_ever() -> None:
+    counter = Counter()
+    coalescer = Coalescer(counter.call, limit=1)
+    counter.gate.clear()
+    first, second = coalescer.add(1), coalescer.add(2)
+    await asyncio.sleep(0)
+    (sender,) = [task for task in asyncio.all_tasks() if task.get_name() == "mognet coalescer"]
+    sender.cancel()
+    counter.gate.set()
+    async with asyncio.timeout(1):
+        assert await second == 4
+    assert first.cancelled()
+
+
+async def test_a_batch_belongs_to_none_of_its_callers() -> None:
+    whose: ContextVar[str] = ContextVar("whose", default="nobody's")
+    seen = []
+
+    async def call(items: list[int]) -> Sequence[int]:
+        seen.append(whose.get())
+        logging.getLogger(__name__).info("sent")
+        return items
+
+    whose.set("the first caller's")
+    await Coalescer(call).add(1)
+    assert seen == ["nobody's"]
