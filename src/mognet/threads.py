@@ -27,6 +27,7 @@ class Threads:
         self._lock = threading.Lock()
         self._idle = 0
         """Threads that wait for work, less the pieces of work that have been put in line for them."""
+        self._closed = False
         self._numbers = itertools.count(1)
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -52,7 +53,9 @@ class Threads:
         return await future
 
     def close(self) -> None:
-        """End the threads that have nothing to do; the others end when they have been idle."""
+        """End the threads that have nothing to do; the others end when their functions return."""
+        with self._lock:
+            self._closed = True
         while self._promise():
             self._work.put(None)
 
@@ -80,6 +83,8 @@ class Threads:
             work()
             work = None  # not to keep the function's arguments while idle
             with self._lock:
+                if self._closed:  # the worker may be told of a function's end before its thread gets here
+                    return
                 self._idle += 1
             try:
                 work = self._work.get(timeout=_IDLE)
