@@ -13,6 +13,9 @@ from mognet.engine import Engine, OpenEngine
 from mognet.exceptions import MognetError
 from mognet.records import Token
 
+PATIENCE = 2.0
+"""Seconds that the thread has to end, once told to."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +38,7 @@ class LeaseKeeper:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._stopping = False
+        self._stopped = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="mognet lease keeper", daemon=True)
 
     def start(self) -> None:
@@ -42,10 +46,16 @@ class LeaseKeeper:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Renew no more, and end the thread."""
+        """Renew no more, and end the thread; one that an engine keeps waiting is left behind, and ends with the process."""
         self._stopping = True
         self._nudge()
-        await asyncio.to_thread(self._thread.join)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._stopped.wait()
+        except TimeoutError:
+            _log.warning("the lease keeper still waits for its engine, and is left behind")
+        else:
+            self._thread.join()
 
     def add(self, token: Token, name: str) -> None:
         """Keep a lease from now on; ``name`` is for the log."""
@@ -63,47 +73,72 @@ class LeaseKeeper:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._wake.set)
 
+    def _tell(self, callback: Callable[..., object], *args: object) -> None:
+        with suppress(RuntimeError):  # the worker's loop has ended
+            self._worker_loop.call_soon_threadsafe(callback, *args)
+
+    # in the thread
+
     def _run(self) -> None:
-        asyncio.run(self._keep())
+        try:
+            asyncio.run(self._keep())
+        finally:
+            self._tell(self._stopped.set)
 
     async def _keep(self) -> None:
+        """Keep leases, whatever goes wrong: without this, all jobs would be lost to other workers while they run here."""
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
+        in_time = True
         while not self._stopping:
             try:
                 async with self._open_engine() as engine:
                     while not self._stopping:
-                        if await self._time_to_renew() and self._worker_turns():
-                            await self._renew(engine)
-            except MognetError as error:
-                _log.warning("leases cannot be renewed, trying again: %s", error)
-                await asyncio.sleep(min(1.0, self._lease / 10))
+                        # After a failure the leases are short of time already.
+                        if not in_time or await self._time_to_renew():
+                            if self._worker_turns():
+                                await self._renew(engine)
+                            in_time = True
+            except Exception as error:
+                in_time = False
+                _log.warning("leases cannot be renewed, trying again: %s", error, exc_info=not isinstance(error, MognetError))
+                await self._pause(min(1.0, self._lease / 10))
 
     async def _time_to_renew(self) -> bool:
         """Wait a third of a lease; without end while there is nothing to keep. False: something has changed meanwhile."""
+        period = self._lease / 3
+        due = time.monotonic() + period
+        if await self._pause(period if self._tokens else None):
+            return False
+        if time.monotonic() - due > period:
+            self._asked = None  # this thread stood still, too: the process was stopped, and its loop has had no time to answer
+        return bool(self._tokens)
+
+    async def _pause(self, seconds: float | None) -> bool:
+        """Wait, at most so long, until something has changed; whether it has."""
         assert self._wake is not None  # noqa: S101 - for the type checker
         try:
-            async with asyncio.timeout(self._lease / 3 if self._tokens else None):
+            async with asyncio.timeout(seconds):
                 await self._wake.wait()
-                self._wake.clear()
-                return False
         except TimeoutError:
-            return True
+            return False
+        self._wake.clear()
+        return True
 
     async def _renew(self, engine: Engine) -> None:
         tokens = list(self._tokens)
+        if not tokens:
+            return
         held = await engine.extend(tokens, self._lease)
         lost = {token for token in tokens if token not in held and token in self._tokens}
         if lost:
-            with suppress(RuntimeError):
-                self._worker_loop.call_soon_threadsafe(self._lost, lost)
+            self._tell(self._lost, lost)
 
     def _worker_turns(self) -> bool:
         """Whether the worker's loop still turns: it has answered the last question, or has had less than ``max_block`` for it."""
         if self._asked is None:
             self._asked = time.monotonic()
-            with suppress(RuntimeError):
-                self._worker_loop.call_soon_threadsafe(self._tick)
+            self._tell(self._tick)
             return True
         still = time.monotonic() - self._asked
         if still <= self._max_block:

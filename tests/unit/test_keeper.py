@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+from uuid import uuid4
+
+import pytest
+
+from mognet.engines.memory import MemoryEngine
+from mognet.exceptions import ConnectionError
+from mognet.keeper import LeaseKeeper
+from mognet.records import Token
+
+LEASE = 0.15
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not done():  # noqa: ASYNC110 - what is waited for happens in a thread
+            await asyncio.sleep(0.005)
+
+
+class Engine(MemoryEngine):
+    """Counts what is extended, in whichever thread; answers as it is told."""
+
+    def __init__(self, answer: Callable[[set[Token]], set[Token]] = lambda tokens: tokens) -> None:
+        super().__init__()
+        self.extended: list[tuple[float, set[Token]]] = []
+        self.answer = answer
+
+    async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
+        self.extended.append((time.monotonic(), set(tokens)))
+        return self.answer(set(tokens))
+
+    async def times(self, number: int) -> None:
+        await until(lambda: len(self.extended) >= number)
+
+
+def token() -> Token:
+    return Token(uuid4(), 1, "me")
+
+
+def keeper(engine: Engine, *, max_block: float = 60, lost: Callable[[set[Token]], None] = lambda _: None) -> LeaseKeeper:
+    return LeaseKeeper(lambda: engine, lease=LEASE, max_block=max_block, lost=lost)
+
+
+async def test_started_and_stopped_at_once() -> None:
+    for _ in range(20):
+        leases = keeper(Engine())
+        leases.start()
+        await leases.stop()
+
+
+async def test_renews_while_there_is_something_to_keep() -> None:
+    engine, kept = Engine(), token()
+    leases = keeper(engine)
+    leases.start()
+    await asyncio.sleep(LEASE)
+    assert engine.extended == []
+    leases.add(kept, "job")
+    await engine.times(3)
+    leases.discard(kept)
+    await leases.stop()
+    assert {tokens == {kept} for _, tokens in engine.extended} == {True}
+
+
+async def test_tells_what_is_lost_in_the_workers_loop() -> None:
+    told: asyncio.Future[tuple[set[Token], int]] = asyncio.get_running_loop().create_future()
+    engine, kept, lost = Engine(), token(), token()
+    engine.answer = lambda _: {kept}
+    leases = keeper(engine, lost=lambda tokens: told.done() or told.set_result((tokens, threading.get_ident())))
+    leases.start()
+    leases.add(kept, "kept")
+    leases.add(lost, "lost")
+    assert await told == ({lost}, threading.get_ident())
+    await leases.stop()
+
+
+@pytest.mark.parametrize("error", [ConnectionError("away"), RuntimeError("a bug")])
+async def test_after_a_failure_it_renews_at_once(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """Not a third of a lease after the engine is back: the lease is short of time by then."""
+    engine, failures = Engine(), 2
+
+    def answer(tokens: set[Token]) -> set[Token]:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise error
+        return tokens
+
+    engine.answer = answer
+    leases = keeper(engine)
+    leases.start()
+    leases.add(token(), "job")
+    await engine.times(3)
+    await leases.stop()
+    times = [moment for moment, _ in engine.extended]
+    assert times[1] - times[0] < LEASE / 3
+    assert "leases cannot be renewed" in caplog.text
+
+
+async def test_a_blocked_loop_is_reported_then_given_up_then_taken_up_again(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine()
+    leases = keeper(engine, max_block=4 * LEASE)
+    leases.start()
+    leases.add(token(), "the job")
+    await engine.times(1)
+    task = asyncio.current_task()
+    assert task is not None
+    task.set_name("the culprit")
+    with caplog.at_level(logging.WARNING):
+        time.sleep(8 * LEASE)
+    blocked = len(engine.extended)
+    assert blocked >= 4
+    assert time.monotonic() - engine.extended[-1][0] > LEASE
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert all("the culprit blocks it" in text for text in [*warnings, *errors])
+    assert warnings
+    assert len(errors) == 1
+    await engine.times(blocked + 1)
+    await leases.stop()
+
+
+async def test_an_engine_that_does_not_answer_does_not_keep_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mognet.keeper.PATIENCE", 0.05)
+    entered, leave = threading.Event(), threading.Event()
+
+    class Stuck(Engine):
+        async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
+            entered.set()
+            leave.wait(10)
+            return set(tokens)
+
+    leases = keeper(Stuck())
+    leases.start()
+    leases.add(token(), "job")
+    await until(entered.is_set)
+    async with asyncio.timeout(1):
+        await leases.stop()
+    leave.set()
