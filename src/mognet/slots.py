@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from mognet.engine import Engine
+from mognet.exceptions import MognetError
+from mognet.outcomes import Change, resume, suspend
+from mognet.records import Token
+
+_log = logging.getLogger(__name__)
 
 
 class Slots:
@@ -22,11 +33,15 @@ class Slots:
         """How many more jobs may start."""
         if self._going_on:
             return 0
-        free = self.total - self.running
+        free = max(0, self.total - self.running)
         if self.most_held is not None and self.held >= self.most_held:
-            # When all that are held wait, one of their children must run, or they wait for ever.
-            return min(free, 1) if self.running == 0 else 0
+            return min(free, 1) if self.all_wait else 0
         return free if self.most_held is None else min(free, self.most_held - self.held)
+
+    @property
+    def all_wait(self) -> bool:
+        """Whether all jobs that are held wait. Then one more must run, whatever the limits: they may wait for it for ever."""
+        return self.held > 0 and self.running == 0 and not self._going_on
 
     def start(self) -> None:
         """A new job takes a slot."""
@@ -46,7 +61,7 @@ class Slots:
         self._release()
 
     async def go_on(self) -> None:
-        """A job that waited takes a slot again, as soon as there is one."""
+        """A job that waited takes a slot again, as soon as there is one. If cancelled, it has none."""
         if self.running < self.total and not self._going_on:
             self.running += 1
             return
@@ -58,7 +73,8 @@ class Slots:
             if turn.done() and not turn.cancelled():
                 self._release()
             else:
-                self._going_on.remove(turn)
+                with suppress(ValueError):  # a slot that became free meanwhile has passed it over already
+                    self._going_on.remove(turn)
                 self._changed.set()
             raise
 
@@ -71,7 +87,89 @@ class Slots:
                 turn.set_result(None)
         self._changed.set()
 
-    async def changed(self) -> None:
-        """Wait until a slot may have become free."""
+    def notify(self) -> None:
+        """Let whoever waits for a change look again."""
+        self._changed.set()
+
+    def changed(self) -> Coroutine[Any, Any, Any]:
+        """Waits until a slot may have become free. What happens from this call on is not missed, even before it is awaited."""
         self._changed.clear()
-        await self._changed.wait()
+        return self._changed.wait()
+
+
+class Place:
+    """A running job's place among the slots.
+
+    It has a slot, or it waits, or it has left. What its waits do meanwhile (several may go on at once, be cancelled, or outlive the job)
+    only ever moves it between these.
+    """
+
+    def __init__(self, token: Token, engine: Engine, slots: Slots, over: Callable[[], bool]) -> None:
+        self._token = token
+        self._engine = engine
+        self._slots = slots
+        self._over = over
+        self._waits = 0
+        self._has_slot = True
+        self._left = False
+        self._turn: asyncio.Task[None] | None = None
+        self._in_line = 0
+        slots.start()
+
+    def leave(self) -> None:
+        """The job is over here."""
+        if not self._left:
+            self._left = True
+            self._slots.end(waiting=not self._has_slot)
+            self._has_slot = False
+
+    @asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """See :class:`mognet.context.Slot`. The first of several waits at once gives the slot away, the last takes it back."""
+        self._waits += 1
+        try:
+            await self._give()
+            yield
+        finally:
+            self._waits -= 1
+            await self._take()
+
+    async def _give(self) -> None:
+        if self._has_slot:
+            self._has_slot = False
+            self._slots.pause()
+            await self._note(suspend(self._token))
+
+    async def _take(self) -> None:
+        if not self._wants_slot():
+            return
+        if self._turn is None:  # one for all waits that are over: the job needs one slot
+            self._turn = asyncio.get_running_loop().create_task(self._go_on(), name="mognet slot")
+        turn = self._turn
+        self._in_line += 1
+        try:
+            await asyncio.shield(turn)
+        finally:
+            self._in_line -= 1
+            if not self._in_line and self._turn is turn:
+                self._turn = None
+                turn.cancel()
+
+    async def _go_on(self) -> None:
+        await self._slots.go_on()
+        self._turn = None
+        if self._wants_slot():
+            self._has_slot = True
+            await self._note(resume(self._token))
+        else:  # it waits again, or is over
+            self._slots.pause()
+
+    def _wants_slot(self) -> bool:
+        """An attempt that is being stopped does not go on; one whose own code gave up waiting does."""
+        return not (self._has_slot or self._waits or self._left or self._over())
+
+    async def _note(self, change: Change) -> None:
+        try:
+            await self._engine.update(self._token.id, change)
+        except MognetError as error:
+            _log.warning("job %s is not shown as %s: %s", self._token.id, change.state, error)

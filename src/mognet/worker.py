@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from mognet.backend import ResultBackend
 from mognet.backoff import Backoff
-from mognet.coalesce import Coalescer
-from mognet.codec import dump_error
 from mognet.config import AppConfig
 from mognet.context import AppFace, Context
 from mognet.control import CONTROL, NodeStatus, RevokeMessage, Status, StatusQuery, read_message, write
 from mognet.engine import Engine, OpenEngine
-from mognet.exceptions import ConnectionError, MognetError, NotStorable
+from mognet.exceptions import MognetError
 from mognet.janitor import keep_tidy
 from mognet.keeper import LeaseKeeper
 from mognet.logs import JobInfo, install, job_logs
 from mognet.middleware import MiddlewareStack
-from mognet.outcomes import Again, Change, Outcome, failed, resume, revoke, suspend
+from mognet.outcomes import Again, Outcome, released
 from mognet.records import Claim, Record, Signal, Token
 from mognet.registry import TaskRegistry
 from mognet.runner import Attempt, Runner, Stop
-from mognet.slots import Slots
+from mognet.settling import Settler
+from mognet.slots import Place, Slots
 from mognet.state import State
 from mognet.states import ResultState
 
@@ -35,7 +35,7 @@ WAIT = 5.0
 """Seconds that one claim waits for work."""
 
 PATIENCE = 5.0
-"""Seconds that a cancelled task has to end when the worker stops."""
+"""Seconds that a cancelled task has to end when the worker stops, and an engine to take what is then still to be stored."""
 
 _log = logging.getLogger(__name__)
 _task_log = logging.getLogger("mognet.task")
@@ -47,6 +47,7 @@ _ENDS = {
     ResultState.REVOKED: "revoked",
     ResultState.INVALID: "invalid",
 }
+_NOT_OURS = (Stop.REVOKED, Stop.LOST)
 
 R = TypeVar("R")
 
@@ -78,14 +79,19 @@ class Worker:
         self._middleware = middleware
         self._backend = backend
         self._runner = Runner(app.config, registry, middleware, self._context)
-        self._settles: Coalescer[Outcome, Record | None] = Coalescer(self._settle_batch, limit=500)
+        self._settler = Settler(engine, app.config)
         self._slots = Slots(app.config.minimum_concurrency, app.config.maximum_concurrency)
         self._tasks: dict[Attempt, asyncio.Task[None]] = {}
-        self._places: dict[Attempt, _Place] = {}
+        self._places: dict[Attempt, Place] = {}
         self._taken = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._news = asyncio.Event()
+        """Something that the worker's end waits for may have happened."""
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._grace_over = asyncio.Event()
+        self._grace_over = False
+        self._interrupted = False
         self._last_contact = time.monotonic()
 
     # life
@@ -96,21 +102,22 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._main = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._cancelled_before = self._main.cancelling()
         lease = self._config.lease.total_seconds()
         self._keeper = LeaseKeeper(self._open_engine, lease=lease, max_block=self._config.max_block.total_seconds(), lost=self._lost)
         self._keeper.start()
-        sweeps = keep_tidy(self._engine, interval=min(self._config.sweep_interval.total_seconds(), lease / 3))
+        sweeps = keep_tidy(self._engine, interval=min(self._config.sweep_interval.total_seconds(), lease / 3), swept=self._in_touch)
         helpers = [loop.create_task(sweeps, name="mognet janitor"), loop.create_task(self._listen(), name="mognet control")]
         try:
             await self._consume()
         finally:
-            await self._hand_back()
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.wait(helpers)
-            await self._keeper.stop()
-            self._runner.close()
-            self._stopped.set()
+            try:
+                await self._hand_back()
+                await self._end(helpers)
+            finally:
+                self._stopped.set()
+        if self._interrupted:
+            raise asyncio.CancelledError
 
     async def stop(self, grace: float | None = None) -> None:
         """Claim no more; let running tasks finish for ``grace`` seconds (default: ``shutdown_grace``), then hand them back.
@@ -123,7 +130,7 @@ class Worker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._stopped.wait()
-        self._grace_over.set()
+        self._end_grace()
         await self._stopped.wait()
 
     @property
@@ -131,164 +138,231 @@ class Worker:
         """Whether it has been in touch with its engine lately, so that it would get work."""
         return not self._stopping.is_set() and time.monotonic() - self._last_contact < WAIT * 3
 
+    def _in_touch(self) -> None:
+        self._last_contact = time.monotonic()
+
+    # claiming
+
     async def _consume(self) -> None:
         stopping = asyncio.create_task(self._stopping.wait(), name="mognet stop signal")
+        failures = 0
         try:
-            failures = 0
             while not self._stopping.is_set():
-                limit = self._claimable()
+                limit, idle = self._claimable(), not self._tasks
                 if limit == 0:
-                    if self._taken == self._config.max_tasks:
+                    if idle:  # max_tasks
                         break
-                    await self._first(stopping, self._slots.changed())
+                    await self._first(self._slots.changed(), stopping)
                     continue
                 try:
-                    claimed = await self._first(stopping, self._claim(limit))
+                    claimed = await self._claim_until(stopping, limit, idle)
                     failures = 0
-                except ConnectionError as error:
+                except Exception as error:
                     failures += 1
                     delay = _RECONNECT.delay(failures)
-                    _log.warning("no work can be claimed, trying again in %.1f s: %s", delay, error)
-                    await self._first(stopping, asyncio.sleep(delay))
+                    unknown = not isinstance(error, MognetError)
+                    _log.warning("no work can be claimed, trying again in %.1f s: %s", delay, error, exc_info=unknown)
+                    await self._first(asyncio.sleep(delay), stopping)
                     continue
-                if self.burst and not claimed:
-                    if not self._tasks:
-                        break
-                    await self._first(stopping, self._slots.changed())
+                if self.burst and idle and not claimed:
+                    break
         finally:
             stopping.cancel()
 
     def _claimable(self) -> int:
         free = self._slots.free()
-        return free if self._config.max_tasks is None else min(free, self._config.max_tasks - self._taken)
+        if self._config.max_tasks is None:
+            return free
+        left = self._config.max_tasks - self._taken
+        return min(free, left if left > 0 else int(self._slots.all_wait))
 
-    async def _claim(self, limit: int) -> int:
-        claims = await self._engine.claim(
-            self._config.node_id,
-            self.queues,
-            limit,
-            lease=self._config.lease.total_seconds(),
-            wait=0.0 if self.burst else WAIT,
-        )
-        self._last_contact = time.monotonic()
+    async def _claim_until(self, stopping: asyncio.Task[Any], limit: int, idle: bool) -> int:
+        """Claim; in a burst wait for more only while something runs, which may submit it."""
+        if not self.burst:
+            return await self._first(self._claim(limit, WAIT), stopping) or 0
+        if idle:
+            return await self._first(self._claim(limit, 0.0), stopping) or 0
+        ended = asyncio.create_task(self._idle.wait())
+        try:
+            return await self._first(self._claim(limit, WAIT), stopping, ended) or 0
+        finally:
+            ended.cancel()
+
+    async def _claim(self, limit: int, wait: float) -> int:
+        lease = self._config.lease.total_seconds()
+        claims = await self._engine.claim(self._config.node_id, self.queues, limit, lease=lease, wait=wait)
+        self._in_touch()
         for claim in claims:
             self._start(claim)
         return len(claims)
 
     @staticmethod
-    async def _first(stopping: asyncio.Task[Any], work: Coroutine[Any, Any, Any]) -> Any:
-        """The result of the work; None, and the work cancelled, when the worker is to stop first."""
+    async def _first(work: Coroutine[Any, Any, R], *signals: asyncio.Task[Any]) -> R | None:
+        """The result of the work; None, and the work cancelled, when one of the signals comes first."""
         task = asyncio.create_task(work)
         try:
-            await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task, *signals], return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task])
         return None if task.cancelled() else task.result()
 
+    # the end
+
     async def _hand_back(self) -> None:
-        """Wait for what runs, as long as the grace lasts; release the rest."""
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            self._grace_over.set()
-        while self._tasks and not self._grace_over.is_set():
-            over = asyncio.ensure_future(self._grace_over.wait())
-            await asyncio.wait([over, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
-            over.cancel()
-        for attempt in [attempt for attempt in self._tasks if not attempt.settling]:
+        """Wait for what runs, as long as the grace lasts; stop and release the rest."""
+        self._stopping.set()
+        if self._closing():
+            self._end_grace()
+        await self._until(lambda: not self._tasks or self._grace_over)
+        for attempt in list(self._tasks):
             self._cancel(attempt, Stop.RELEASE)
-        if self._tasks:
-            _, stubborn = await asyncio.wait(list(self._tasks.values()), timeout=PATIENCE)
-            for task in stubborn:
-                _log.error("%s does not stop: it is left behind, and its lease runs out", task.get_name())
+        await self._until(lambda: not self._tasks, PATIENCE)
+        for attempt in [attempt for attempt in self._tasks if not attempt.settling]:
+            self._end_by_force(attempt)
+        await self._until(lambda: all(not attempt.settling for attempt in self._tasks), PATIENCE)
+        self._settler.give_up()
+        for task in self._tasks.values():
+            task.cancel()
+        await self._until(lambda: not self._tasks, 1.0)
+
+    async def _end(self, helpers: Sequence[asyncio.Task[None]]) -> None:
+        ending = [*helpers, self._loop.create_task(self._keeper.stop())]
+        for helper in helpers:
+            helper.cancel()
+        for each in ending:
+            each.add_done_callback(lambda _: self._news.set())
+        self._runner.close()
+        await self._until(lambda: all(each.done() for each in ending), PATIENCE)
+
+    def _end_grace(self) -> None:
+        self._grace_over = True
+        self._news.set()
+
+    async def _until(self, done: Callable[[], bool], seconds: float | None = None) -> None:
+        """Wait, at most so long. A cancellation of the worker meanwhile ends the grace, and is passed on when all is handed back."""
+        until = None if seconds is None else self._loop.time() + seconds
+        while not done():
+            self._news.clear()
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._news.wait()
+            except TimeoutError:
+                return
+            except asyncio.CancelledError:
+                self._interrupted = True
+                self._end_grace()
+
+    def _end_by_force(self, attempt: Attempt) -> None:
+        """A coroutine that goes on after it was cancelled would keep the event loop, and so the process, from ending."""
+        task = self._tasks[attempt]
+        coroutine = cast("Coroutine[Any, Any, None]", task.get_coro())
+        with suppress(BaseException):  # whatever it does about it
+            coroutine.close()
+        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED:
+            _log.error("%s did not stop within %.0f s of being cancelled, and is ended by force", task.get_name(), PATIENCE)
+            task.cancel()
+        else:
+            _log.error("%s cannot be stopped: it is left behind, and its lease runs out", task.get_name())
 
     # one job
 
     def _start(self, claim: Claim) -> None:
         attempt = Attempt(claim, closing=self._closing)
         self._taken += 1
-        self._places[attempt] = _Place(attempt, self._engine, self._slots)
+        self._places[attempt] = Place(attempt.token, self._engine, self._slots, lambda: attempt.over)
         self._keeper.add(attempt.token, f"{claim.record.name}[{claim.record.id}]")
         self.running_tasks[claim.record.id] = attempt
-        self._tasks[attempt] = self._loop.create_task(self._work(attempt), name=f"{claim.record.name}[{claim.record.id}]")
+        self._idle.clear()
+        self._run_task(attempt, self._work(attempt))
+
+    def _run_task(self, attempt: Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
+        record = attempt.claim.record
+        task = self._tasks[attempt] = self._loop.create_task(coroutine, name=f"{record.name}[{record.id}]")
+        task.add_done_callback(lambda task: self._ended(attempt, task))
 
     def _closing(self) -> bool:
-        return self._main.cancelling() > 0
+        return self._main.cancelling() > self._cancelled_before
+
+    def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        self._leave(attempt)
+        error = None if task.cancelled() else task.exception()
+        if not attempt.settling and attempt.stop not in _NOT_OURS:
+            # Cancelled before its first step, or ended by force: nobody has decided its end.
+            coroutine.close() if (coroutine := task.get_coro()) is not None else None
+            self._run_task(attempt, self._release(attempt))
+            return
+        if error is not None:
+            _log.error("%s ended in an unexpected way", task.get_name(), exc_info=error)
+        del self._tasks[attempt]
+        if not self._tasks:
+            self._idle.set()
+        self._slots.notify()
+        self._news.set()
+
+    def _leave(self, attempt: Attempt) -> None:
+        """The attempt is over, and its end is stored or left to others."""
+        self._keeper.discard(attempt.token)
+        if self.running_tasks.get(attempt.token.id) is attempt:
+            del self.running_tasks[attempt.token.id]
+        self._give_slot_back(attempt)
+
+    def _give_slot_back(self, attempt: Attempt) -> None:
+        place = self._places.pop(attempt, None)
+        if place is not None:
+            place.leave()
 
     async def _work(self, attempt: Attempt) -> None:
         record = attempt.claim.record
-        try:
-            with job_logs(JobInfo(str(record.id), record.name, record.queue, record.attempt, self._config.node_id)):
-                await self._work_logged(attempt)
-        finally:
-            self._keeper.discard(attempt.token)
-            self._tasks.pop(attempt, None)
-            if self.running_tasks.get(record.id) is attempt:
-                del self.running_tasks[record.id]
+        with job_logs(JobInfo(str(record.id), record.name, record.queue, record.attempt, self._config.node_id)):
+            if _task_log.isEnabledFor(logging.INFO):
+                waited = max(0.0, time.time() - record.due)
+                _task_log.info("%s[%s] started, attempt %d, waited %.3f s", record.name, record.id, record.attempt, waited)
+            outcome = await self._outcome(attempt)
+            attempt.settling = True
             self._give_slot_back(attempt)
+            settled = await self._settle(attempt, outcome)
+            self._leave(attempt)
             if self._middleware:
+                if settled is not None and settled.done:
+                    await self._middleware.call("on_task_completed", self._backend.result(settled), context=attempt.context)
                 await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
 
-    async def _work_logged(self, attempt: Attempt) -> None:
-        record = attempt.claim.record
-        if _task_log.isEnabledFor(logging.INFO):
-            waited = max(0.0, time.time() - record.due)
-            _task_log.info("%s[%s] started, attempt %d, waited %.3f s", record.name, record.id, record.attempt, waited)
-        if self._middleware:
-            await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
-        outcome = await self._runner.run(attempt)
-        attempt.settling = True
-        self._give_slot_back(attempt)
-        settled = await self._settle(attempt, outcome)
-        self._log_end(attempt, outcome, settled)
-        if self._middleware and settled is not None and settled.done:
-            await self._middleware.call("on_task_completed", self._backend.result(settled), context=attempt.context)
+    async def _outcome(self, attempt: Attempt) -> Outcome | None:
+        """What became of the attempt, whatever happens. None: the job is not this worker's any more."""
+        try:
+            if self._middleware:
+                await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
+            return await self._runner.run(attempt)
+        except asyncio.CancelledError:  # before its function was called
+            return None if attempt.stop in _NOT_OURS else released(attempt.token)
+        except Exception as error:
+            _log.exception("job %s could not be run", attempt.token.id)
+            attempt.error = error
+            return self._settler.failure(attempt.token, error)
 
-    def _give_slot_back(self, attempt: Attempt) -> None:
-        if attempt in self._places:
-            self._places.pop(attempt).leave()
+    async def _release(self, attempt: Attempt) -> None:
+        attempt.settling = True
+        await self._settle(attempt, released(attempt.token))
+
+    # its end
 
     async def _settle(self, attempt: Attempt, outcome: Outcome | None) -> Record | None:
-        """Bring the outcome into the record. None: the job is not this worker's any more."""
-        if outcome is None:
-            record = (await self._engine.get([attempt.token.id]))[0]
-            return record if record is not None and record.state is ResultState.REVOKED else None
-        if outcome.state is ResultState.REVOKED:
-            return await self._end_by_deadline(outcome)
-        return await self._settles.add(outcome)
-
-    async def _end_by_deadline(self, outcome: Outcome) -> Record | None:
-        """Past its deadline a job takes its descendants along, like any revoked job."""
-        change = revoke(ttl=outcome.ttl)._replace(token=outcome.token, tombstone=False)
-        record = await self._insist(lambda: self._engine.update(outcome.token.id, change))
-        if record is not None:
-            await self._engine.publish(CONTROL, write(RevokeMessage(id=outcome.token.id)))
-        return record
-
-    async def _settle_batch(self, outcomes: list[Outcome]) -> Sequence[Record | None]:
+        """Bring the outcome into the record, and log it. None: it is not there, because the job is not this worker's any more."""
+        record: Record | None = None
         try:
-            return await self._insist(lambda: self._engine.settle(outcomes))
-        except Exception as error:
-            if len(outcomes) > 1:
-                return [(await self._settle_batch([outcome]))[0] for outcome in outcomes]
-            _log.exception("the outcome of job %s cannot be stored", outcomes[0].token.id)
-            reason = NotStorable(f"the job's outcome cannot be stored: {error}")
-            return await self._engine.settle(
-                [failed(outcomes[0].token, dump_error(reason), ttl=outcomes[0].ttl, value_ttl=outcomes[0].value_ttl)]
-            )
-
-    async def _insist(self, operation: Callable[[], Awaitable[R]]) -> R:
-        """Repeat a repeatable operation until the engine can be reached: what a task has done is not thrown away."""
-        failures = 0
-        while True:
-            try:
-                return await operation()
-            except ConnectionError as error:
-                failures += 1
-                delay = _RECONNECT.delay(failures)
-                _log.warning("an outcome cannot be stored, trying again in %.1f s: %s", delay, error)
-                await asyncio.sleep(delay)
+            if outcome is None:
+                (found,) = await self._engine.get([attempt.token.id])
+                record = found if found is not None and found.state is ResultState.REVOKED else None
+            else:
+                record = await self._settler.settle(outcome)
+        except MognetError as error:
+            job = attempt.claim.record
+            _task_log.error("%s[%s] ended, but its end is not stored, and it may run again: %s", job.name, job.id, error)
+            return None
+        self._log_end(attempt, outcome, record)
+        return record
 
     def _log_end(self, attempt: Attempt, outcome: Outcome | None, record: Record | None) -> None:
         if record is None:
@@ -328,9 +402,9 @@ class Worker:
                     failures = 0
                     async for signal in signals:
                         await self._obey(signal)
-            except ConnectionError as error:
+            except Exception as error:
                 failures += 1
-                _log.warning("control signals cannot be received, trying again: %s", error)
+                _log.warning("control signals cannot be received, trying again: %s", error, exc_info=not isinstance(error, MognetError))
                 await asyncio.sleep(_RECONNECT.delay(failures))
 
     async def _obey(self, signal: Signal) -> None:
@@ -345,43 +419,3 @@ class Worker:
         elif isinstance(message, StatusQuery):
             status = Status(running_request_ids=list(self.running_tasks), queues=self.queues, slots=self._slots.total)
             await self._engine.publish(message.reply_to, write(NodeStatus(node_id=self._config.node_id, payload=status)))
-
-
-class _Place:
-    """A running job's place among the slots."""
-
-    def __init__(self, attempt: Attempt, engine: Engine, slots: Slots) -> None:
-        self._attempt = attempt
-        self._engine = engine
-        self._slots = slots
-        self._waits = 0
-        self._has_slot = True
-        slots.start()
-
-    def leave(self) -> None:
-        """The job is over here."""
-        self._slots.end(waiting=not self._has_slot)
-
-    @asynccontextmanager
-    async def waiting(self) -> AsyncIterator[None]:
-        """See :class:`mognet.context.Slot`. Only the first of several waits at once gives the slot away, the last takes it back."""
-        self._waits += 1
-        if self._waits == 1:
-            self._has_slot = False
-            self._slots.pause()
-            await self._note(suspend(self._attempt.token))
-        try:
-            yield
-        finally:
-            self._waits -= 1
-            # An attempt that is being stopped does not go on; one whose own code gave up waiting does.
-            if self._waits == 0 and not self._attempt.over:
-                await self._slots.go_on()
-                self._has_slot = True
-                await self._note(resume(self._attempt.token))
-
-    async def _note(self, change: Change) -> None:
-        try:
-            await self._engine.update(self._attempt.token.id, change)
-        except MognetError as error:
-            _log.warning("job %s is not shown as %s: %s", self._attempt.token.id, change.state, error)
