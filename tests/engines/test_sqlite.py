@@ -300,6 +300,21 @@ async def test_the_log_is_copied_now_and_then(path: Path, monkeypatch: pytest.Mo
         assert path.stat().st_size > max(sizes) // 4
 
 
+async def test_a_log_that_others_made_long_is_cut(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that each write little and go do not make it grow while one that does not write stays."""
+    monkeypatch.setattr(files, "_PRAGMAS", [*files._PRAGMAS, "journal_size_limit = 100000"])
+    monkeypatch.setattr(writer, "LONG_LOG", 500_000)
+    sizes = []
+    async with SQLiteEngine(path, "app") as idle:
+        for _ in range(40):
+            async with SQLiteEngine(path, "app") as engine:
+                await engine.submit([make_job(body=b"x" * 1000) for _ in range(30)])
+            sizes.append(path.with_name("jobs.db-wal").stat().st_size)
+        assert await idle.count(Query()) == {"PENDING": 1200}
+    assert max(sizes) < 800_000
+    assert min(sizes[10:]) < 300_000
+
+
 async def read_for_ever(engine: SQLiteEngine) -> None:
     while True:
         await engine.count(Query())

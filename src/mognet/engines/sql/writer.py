@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-from mognet.engines.sql.connection import explain, patiently
+from mognet.engines.sql.connection import WAL_KEPT, explain, patiently
 from mognet.engines.sql.session import Finish, Operation, Session
 from mognet.exceptions import ConnectionError
 
@@ -24,6 +24,12 @@ MOST_TOGETHER = 500
 
 LOG_PAGES = 2_000
 """Pages in the write-ahead log from which on it is copied into the file."""
+
+LONG_LOG = 2 * WAL_KEPT
+"""Bytes of the write-ahead log that call for a copy, whoever wrote them."""
+
+LOOK_AT_LOG = 1.0
+"""Seconds between looks at its size."""
 
 LOOK_AT_FILE = 1.0
 """Seconds between looks whether the file is still the one that was opened."""
@@ -206,6 +212,7 @@ class Writer(Desk):
         self._other: sqlite3.Connection | None = None
         self._changes = 0
         self._pages_per_change = 1.0
+        self._patient_until = 0.0
 
     def _do(self, session: Session, tasks: Sequence[Task]) -> list[Answer]:
         answers: list[Answer] = [(None, None)] * len(tasks)
@@ -242,9 +249,19 @@ class Writer(Desk):
         return finishes
 
     def _after(self, session: Session) -> None:
-        if self._changes * self._pages_per_change >= LOG_PAGES:
+        if self._changes * self._pages_per_change >= LOG_PAGES or self._log_is_long():
             with suppress(sqlite3.Error, ConnectionError):  # the next one will do
                 self._checkpoint(session)
+
+    def _log_is_long(self) -> bool:
+        """Whether many others, who each wrote too little to see to it, have made the log longer than it should be."""
+        if time.monotonic() < self._patient_until:
+            return False
+        self._patient_until = time.monotonic() + LOOK_AT_LOG
+        try:
+            return os.stat(f"{self._path}-wal").st_size > LONG_LOG
+        except OSError:
+            return False
 
     def _checkpoint(self, session: Session) -> None:
         """Copy the write-ahead log into the file.
