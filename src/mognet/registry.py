@@ -107,16 +107,13 @@ class Task:
             raise ImproperlyConfigured(f"task {self.name!r}: pydantic cannot read its annotations: {error}") from error
 
     @functools.cached_property
-    def _value(self) -> TypeAdapter[Any] | None:
+    def _value(self) -> TypeAdapter[list[Any]] | None:
+        """Reads the value as the only item of a list: in one, dataclasses and typed dicts follow our config, or else they refuse it."""
         hint = self._hints.get("return", Any)
         if hint in _UNTYPED:
             return None
         try:
-            return TypeAdapter(hint, config=JSON_CONFIG)
-        except PydanticUserError:  # models, dataclasses and typed dicts bring their own config
-            pass
-        try:
-            return TypeAdapter(hint)
+            return TypeAdapter(list[hint], config=JSON_CONFIG)  # type: ignore[valid-type]
         except PydanticUserError as error:
             raise ImproperlyConfigured(f"task {self.name!r}: pydantic cannot read its return annotation: {error}") from error
 
@@ -157,7 +154,7 @@ class Task:
         """A stored value as the annotated return type; as plain JSON if there is none, or if it does not fit."""
         if self._value is not None:
             try:
-                return self._value.validate_json(data)
+                return self._value.validate_json(b"[%b]" % data)[0]
             except ValidationError as error:
                 _log.warning("a value of task %s does not fit its return annotation, so it is given as plain JSON: %s", self.name, error)
         return loads(data)
