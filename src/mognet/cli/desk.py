@@ -28,7 +28,8 @@ def write(answer: Answer, options: Options, *, json: bool, again: bool = False) 
     if json:
         print(json_text(answer.data, indent=None if again else 2), flush=True)
     elif sys.stdout.isatty():
-        console(color=options.color).print(answer.view.rich())
+        screen = console(color=options.color)
+        screen.print(answer.view.rich(screen.width))
     else:
         print(answer.view.plain() + ("\n" if again else ""), flush=True)
 
@@ -56,9 +57,10 @@ class Desk:
     async def _live(self, look: Callable[[], Awaitable[Answer]], poll: float) -> None:
         from rich.live import Live
 
-        with Live(console=console(color=self.options.color), auto_refresh=False, vertical_overflow="ellipsis") as live:
+        screen = console(color=self.options.color)
+        with Live(console=screen, auto_refresh=False, vertical_overflow="ellipsis") as live:
             while True:
-                live.update((await look()).view.rich(), refresh=True)
+                live.update((await look()).view.rich(screen.width), refresh=True)
                 await asyncio.sleep(poll)
 
     def note(self, text: str) -> None:

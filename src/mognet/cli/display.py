@@ -23,6 +23,12 @@ class Span(NamedTuple):
 
 Line = Sequence[Span | str]
 
+_GAP = 2
+"""Spaces between columns."""
+
+_LEAST = 8
+"""How narrow a column may become."""
+
 STATE_STYLES = {
     ResultState.PENDING: "cyan",
     ResultState.RUNNING: "blue",
@@ -65,27 +71,32 @@ class Sheet:
         pads = [str.rjust if column.right else str.ljust for column in self.columns]
         return "\n".join("  ".join(pad(cell, n) for pad, cell, n in zip(pads, line, widths, strict=True)).rstrip() for line in lines)
 
-    def rich(self) -> RenderableType:
-        """For a terminal: as wide as that is."""
+    def rich(self, width: int) -> RenderableType:
+        """For a terminal of so many columns."""
         from rich.table import Table
 
         if not self.rows:
             return _text([Span(self.empty, "dim")])
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for column in self.columns:
-            # A column that may not shrink gets its full width, else rich takes from all of them alike.
-            cells = [column.title, *(_plain(row[len(table.columns)]) for row in self.rows)]
-            width = None if column.shrink else max(map(_cells, cells))
-            table.add_column(
-                column.title,
-                justify="right" if column.right else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-                min_width=width if width is not None else min(6, max(map(_cells, cells))),
-            )
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+        for column, cells in zip(self.columns, self._widths(width), strict=True):
+            table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis", width=cells)
         for row in self.rows:
             table.add_row(*(_text([cell]) for cell in row))
         return table
+
+    def _widths(self, width: int) -> list[int]:
+        """What each column gets: its full width, or, if that is too much, the widest that may shrink give way."""
+        from rich.cells import cell_len
+
+        lines = [[column.title for column in self.columns], *([_plain(cell) for cell in row] for row in self.rows)]
+        widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+        able = [i for i, column in enumerate(self.columns) if column.shrink]
+        while able and sum(widths) + _GAP * (len(widths) - 1) > width:
+            widest = max(able, key=lambda i: widths[i])
+            if widths[widest] <= _LEAST:
+                break
+            widths[widest] -= 1
+        return widths
 
 
 @dataclass
@@ -100,8 +111,8 @@ class Lines:
         """As text for a pipe."""
         return "\n".join("".join(map(_plain, line)) for line in self.lines)
 
-    def rich(self) -> RenderableType:
-        """For a terminal."""
+    def rich(self, width: int) -> RenderableType:
+        """For a terminal; wrapping is left to it."""
         from rich.console import Group
 
         texts = [_text(line) for line in self.lines]
@@ -122,12 +133,6 @@ def console(*, stderr: bool = False, color: bool) -> Console:
 
 def _plain(cell: Span | str) -> str:
     return clean(cell.text if isinstance(cell, Span) else cell)
-
-
-def _cells(text: str) -> int:
-    from rich.cells import cell_len
-
-    return cell_len(text)
 
 
 def _text(line: Line) -> Text:

@@ -1,0 +1,68 @@
+"""What the doctor sees of an SQLite file, on file systems that are not there."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from mognet.cli.doctor_sqlite import _library, examine_sqlite, file_system
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "a b" / "jobs.db"
+    path.parent.mkdir()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    path.chmod(0o600)
+    return path
+
+
+def mounts(folder: Path, *lines: str) -> Path:
+    file = folder / "mounts"
+    file.write_text("".join(f"{line} rw 0 0\n" for line in lines))
+    return file
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuseblk", "fuse"])
+def test_network_file_systems_are_refused(database: Path, tmp_path: Path, kind: str) -> None:
+    table = mounts(tmp_path, "/dev/a / ext4", f"server:/x {str(database.parent).replace(' ', chr(92) + '040')} {kind}")
+    found = {finding.subject: finding for finding in examine_sqlite(database, table)}
+    assert found["file system"].grade == "error"
+    assert kind in found["file system"].text
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs"])
+def test_local_ones_are_not(database: Path, tmp_path: Path, kind: str) -> None:
+    found = {
+        finding.subject: finding for finding in examine_sqlite(database, mounts(tmp_path, f"/dev/a / {kind}", "server:/x /elsewhere nfs"))
+    }
+    assert (found["file system"].grade, found["file mode"].grade) == ("ok", "ok")
+    assert found["journal"].grade == "warning"
+
+
+def test_the_deepest_and_latest_mount_counts(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "jobs.db"
+    table = mounts(tmp_path, "a / ext4", f"b {tmp_path} xfs", f"c {tmp_path} nfs", f"d {tmp_path}/xy cifs", "broken")
+    assert file_system(path, table) == (str(tmp_path), "nfs")
+    assert file_system(path, tmp_path / "none") is None
+
+
+def test_a_file_that_others_may_read(database: Path) -> None:
+    database.chmod(0o640)
+    found = next(finding for finding in examine_sqlite(database) if finding.subject == "file mode")
+    assert found.grade == "warning"
+    assert found.remedy is not None
+    assert found.remedy.startswith("chmod 600 ")
+
+
+def test_a_file_that_is_gone(tmp_path: Path) -> None:
+    grades = [finding.grade for finding in examine_sqlite(tmp_path / "none.db") if finding.subject == "journal"]
+    assert grades == ["error"]
+
+
+def test_the_version_that_lost_the_bug() -> None:
+    assert [_library(version).grade for version in ((3, 40, 1), (3, 51, 2), (3, 51, 3), (3, 52, 0))] == ["warning", "warning", "ok", "ok"]
