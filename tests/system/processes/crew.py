@@ -1,0 +1,142 @@
+"""Real worker processes, and the ledger that says what their tasks did."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+TESTS = Path(__file__).parents[2]
+PATIENCE = 30.0
+
+
+async def until(done: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:
+    """Wait until something is so, which is looked at often; what it gave."""
+    give_up = time.monotonic() + seconds
+    while not (found := done()):
+        assert time.monotonic() < give_up, f"waited {seconds:g} s in vain: {what}"
+        await asyncio.sleep(0.01)
+    return found
+
+
+class Ledger:
+    """What tasks wrote down, independent of mognet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def lines(self, kind: str | None = None, id: UUID | str | None = None) -> list[dict[str, Any]]:
+        text = self.path.read_bytes() if self.path.exists() else b""
+        lines = [json.loads(line) for line in text.splitlines()]
+        return [line for line in lines if kind in (None, line["kind"]) and (id is None or line["id"] == str(id))]
+
+    def starts(self, id: UUID | str) -> int:
+        return len(self.lines("start", id))
+
+    async def seen(self, kind: str, id: UUID | str | None = None, number: int = 1, seconds: float = PATIENCE) -> dict[str, Any]:
+        """The so-and-so-manieth line of a kind, when it comes."""
+        await until(lambda: len(self.lines(kind, id)) >= number, f"{kind} number {number} of {id}", seconds)
+        return self.lines(kind, id)[number - 1]
+
+
+class Member:
+    """A worker process."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                command, cwd=TESTS, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
+        self.pid = self.process.pid
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def send(self, number: int) -> None:
+        if self.alive:
+            os.kill(self.pid, number)
+
+    async def says(self, text: str, seconds: float = PATIENCE) -> None:
+        """Wait for a text in its log."""
+        give_up = time.monotonic() + seconds
+        while text not in self.log():
+            assert self.alive and time.monotonic() < give_up, f"no {text!r} in the log of {self.pid}:\n{self.log()[-5000:]}"
+            await asyncio.sleep(0.01)
+
+    async def ready(self) -> Member:
+        await self.says("ready in")
+        return self
+
+    async def ended(self, seconds: float = PATIENCE) -> int:
+        """Its exit code, when it has ended."""
+        give_up = time.monotonic() + seconds
+        while self.alive:
+            assert time.monotonic() < give_up, f"{self.pid} does not end:\n{self.log()[-5000:]}"
+            await asyncio.sleep(0.01)
+        return int(self.process.returncode)
+
+    async def killed(self) -> None:
+        self.send(signal.SIGKILL)
+        await self.ended()
+
+    def cpu(self) -> float:
+        """Seconds of processor time that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> int:
+        """Kilobytes that it holds."""
+        return int(Path(f"/proc/{self.pid}/status").read_text().partition("VmRSS:")[2].split()[0])
+
+
+class Crew:
+    """Starts workers on one file, and ends those it started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"sqlite:///{folder}/jobs.db"
+        self.ledger = Ledger(folder / "ledger")
+        self.members: list[Member] = []
+        self.settings = {"lease": "1", "sweep_interval": "0.2", "minimum_concurrency": "20"}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        settings = {f"MOGNET_{name.upper()}": value for name, value in self.settings.items()}
+        return {"MOGNET_URL": self.url, "LEDGER": str(self.ledger.path), "PYTHONUNBUFFERED": "1", **settings}
+
+    def start(self, *options: str, **settings: str) -> Member:
+        """A worker, by the command line."""
+        return self.run(sys.executable, "-m", "mognet", "system.processes.jobs", "run", *options, **settings)
+
+    def run(self, *command: str, **settings: str) -> Member:
+        """Any process with the same environment."""
+        more = {f"MOGNET_{name.upper()}": value for name, value in settings.items()}
+        member = Member(list(command), {**self.environment, **more}, self.folder / f"log{len(self.members)}")
+        self.members.append(member)
+        return member
+
+    async def ready(self, number: int = 1, *options: str, **settings: str) -> list[Member]:
+        """So many workers, which are ready."""
+        members = [self.start(*options, **settings) for _ in range(number)]
+        return [await member.ready() for member in members]
+
+    def close(self) -> None:
+        for member in self.members:
+            member.send(signal.SIGKILL)
+            member.process.wait()
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {member.pid}: {member.process.returncode}\n{member.log()[-4000:]}" for member in self.members)
