@@ -24,6 +24,12 @@ JSON_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", arbit
 MAX_TRACEBACK = 16 * 1024
 """Characters of a traceback that are kept, from its end."""
 
+MAX_MESSAGE = 1024
+"""Characters that are kept of the text of an exception that is too large to be stored whole."""
+
+MAX_ERROR = 1024 * 1024
+"""Bytes of an exception that is stored whole."""
+
 MAX_DEPTH = 64
 """How deep objects and lists may stand in each other in metadata."""
 
@@ -176,8 +182,9 @@ class ErrorInfo(NamedTuple):
     """``module:qualified name``"""
     message: str
     traceback: str
-    args: list[Any]
-    attributes: dict[str, Any]
+    args: list[Any] | None
+    attributes: dict[str, Any] | None
+    """None, like ``args``: they are too large."""
 
 
 def describe_error(error: BaseException) -> ErrorInfo:
@@ -191,9 +198,15 @@ def describe_error(error: BaseException) -> ErrorInfo:
     return ErrorInfo(f"{cls.__module__}:{cls.__qualname__}", _clean(_text(error)), _clean(text), [_storable(a) for a in args], attributes)
 
 
-def dump_error(error: BaseException) -> bytes:
-    """An exception as bytes. Never fails: what cannot be stored is left out."""
-    return to_json(describe_error(error)._asdict(), bytes_mode="base64")
+def dump_error(error: BaseException, *, limit: int = MAX_ERROR) -> bytes:
+    """An exception as bytes. Never fails: what cannot be stored is left out, and if it is more than ``limit`` bytes, all but text."""
+    info = describe_error(error)
+    data = to_json(info._asdict(), bytes_mode="base64")
+    if len(data) > limit:
+        # Without its arguments it is no whole exception any more: at the caller it becomes a TaskError.
+        short = info._replace(message=info.message[:MAX_MESSAGE], args=None, attributes=None)
+        data = to_json(short._asdict())
+    return data
 
 
 def load_error(data: bytes) -> ErrorInfo:
