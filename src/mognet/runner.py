@@ -119,9 +119,9 @@ class Runner:
         return None
 
     def _too_late(self, attempt: Attempt) -> Outcome | None:
-        if attempt.call.latest is not None and attempt.call.latest <= time.time():
-            return self._ended(outcomes.revoked, attempt)
-        return None
+        call = attempt.call
+        too_late = (call.latest is not None and call.latest <= time.time()) or (call.timeout is not None and call.timeout <= 0)
+        return self._revoked(attempt) if too_late else None
 
     # the call
 
@@ -138,9 +138,10 @@ class Runner:
         except GeneratorExit:  # the event loop is gone
             raise
         except BaseException as error:  # whatever it is, it is this attempt's end, and not the worker's
-            outcome = self._judge(attempt, task, error)
+            # Past its deadline a job is revoked, also if it took the cancellation for something else.
+            outcome = self._revoked(attempt) if attempt.limit.expired() else self._judge(attempt, task, error)
         else:
-            outcome = self._returned(attempt, value)
+            outcome = self._revoked(attempt) if attempt.limit.expired() else self._returned(attempt, value)
         finally:
             context.end()
         return None if attempt.stop in (Stop.REVOKED, Stop.LOST) else outcome
@@ -174,8 +175,6 @@ class Runner:
             return self._retry(attempt, task, error)
         if isinstance(error, asyncio.CancelledError) and (attempt.stop is Stop.RELEASE or attempt.closing()):
             return outcomes.released(attempt.token)
-        if isinstance(error, TimeoutError) and attempt.limit is not None and attempt.limit.expired():
-            return self._ended(outcomes.revoked, attempt)
         if tries <= task.retries and isinstance(error, task.retry_on):
             return outcomes.retry(attempt.token, task.backoff.delay(tries))
         return self._failed(attempt, error)
@@ -188,10 +187,13 @@ class Runner:
 
     def _failed(self, attempt: Attempt, error: BaseException) -> Outcome:
         attempt.error = error
-        return self._ended(outcomes.failed, attempt, dump_error(error))
+        return self._ended(outcomes.failed, attempt, dump_error(error, limit=self._config.max_result_size))
+
+    def _revoked(self, attempt: Attempt) -> Outcome:
+        return self._ended(outcomes.revoked, attempt)
 
     def _invalid(self, attempt: Attempt, error: BaseException) -> Outcome:
-        return self._ended(outcomes.invalid, attempt, dump_error(error))
+        return self._ended(outcomes.invalid, attempt, dump_error(error, limit=self._config.max_result_size))
 
     def _ended(self, fate: Callable[..., Outcome], attempt: Attempt, *value: bytes) -> Outcome:
         life, value_life = self._config.result_ttl, self._config.result_value_ttl
