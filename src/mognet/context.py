@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -86,6 +87,7 @@ class Context(Calling["Context"]):
         self._slot = slot
         self._loop = loop
         self._over = False
+        self._calls: set[concurrent.futures.Future[Any]] = set()
 
     @functools.cached_property
     def request(self) -> Request[Any]:
@@ -194,14 +196,30 @@ class Context(Calling["Context"]):
 
         Raises :class:`AttemptLost` once the job has been revoked or taken over, so that the function has a chance to stop.
         """
-        if self._over:
+        if self._ended():
             coroutine.close()
             raise AttemptLost(f"job {self.id} has been stopped")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        call = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        self._calls.add(call)
+        if self._ended():  # since it was asked: end() may have missed this call
+            call.cancel()
+        try:
+            return call.result()
+        except concurrent.futures.CancelledError:
+            if self._ended():
+                raise AttemptLost(f"job {self.id} has been stopped") from None
+            raise
+        finally:
+            self._calls.discard(call)
+
+    def _ended(self) -> bool:
+        return self._over
 
     def end(self) -> None:
-        """Called when the attempt is over."""
+        """Called when the attempt is over: a function that cannot be stopped is at least not left waiting on the event loop."""
         self._over = True
+        for call in list(self._calls):
+            call.cancel()
 
 
 class _FreeingSlot:
