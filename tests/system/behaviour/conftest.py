@@ -88,6 +88,13 @@ async def state_is(result: Result[Any], state: str) -> None:
         pytest.fail(f"{result} does not become {state}")
 
 
+async def nothing_runs(app: App) -> None:
+    """Wait until the app's worker holds no job."""
+    worker = app.worker
+    assert worker is not None
+    await until(lambda: not worker.running_tasks)
+
+
 class Gate:
     """Lets a task say that it is there, and wait until it may go on; for async and ``def`` tasks of this process."""
 

@@ -188,7 +188,7 @@ async def test_delay_and_run_at_do_not_hold_slots(narrow: App) -> None:
     soonish = [
         Request[None](name="note", args=("delay",), delay=timedelta(seconds=0.3), priority=10),
         Request[None](name="note", args=("run_at",), run_at=datetime.now(UTC) + timedelta(seconds=0.6), priority=10),
-        Request[None](name="note", args=("local",), run_at=datetime.now() + timedelta(seconds=0.9), priority=10),  # noqa: DTZ005
+        Request[None](name="note", args=("local",), run_at=datetime.now() + timedelta(seconds=0.9), priority=10),
     ]
     results = [await narrow.submit(request) for request in soonish]
     await soon(narrow.run(Request[None](name="note", args=("now",))))

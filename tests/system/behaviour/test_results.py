@@ -12,6 +12,7 @@ import pytest
 from mognet import App, Context, Request, Result, ResultState, ResultTree
 from mognet.engine import DONE
 from mognet.exceptions import NotConnected, ResultFailed, ResultLost, ResultNotReady, ResultValueLost, Revoked
+from mognet.records import Query
 
 from .conftest import Gate, Lab, soon, state_is, until
 
@@ -334,8 +335,6 @@ async def test_records_expire_by_themselves(lab: Lab) -> None:
     for result in results:
         with pytest.raises(ResultLost):
             await result.get_metadata()
-
-    from mognet.records import Query
 
     assert [r async for r in engine.search(Query())] == []
 
