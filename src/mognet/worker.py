@@ -169,16 +169,20 @@ class Worker:
         finally:
             stopping.cancel()
 
+    def _had_enough(self) -> bool:
+        return self._config.max_tasks is not None and self._taken >= self._config.max_tasks
+
     def _claimable(self) -> int:
         free = self._slots.free()
         if self._config.max_tasks is None:
             return free
-        left = self._config.max_tasks - self._taken
-        return min(free, left if left > 0 else int(self._slots.all_wait))
+        if self._had_enough():
+            return min(free, int(self._slots.all_wait))
+        return min(free, self._config.max_tasks - self._taken)
 
     async def _claim_until(self, stopping: asyncio.Task[Any], limit: int, idle: bool) -> int:
-        """Claim; in a burst wait for more only while something runs, which may submit it."""
-        if not self.burst:
+        """Claim. A worker that ends by itself waits for more work only while something runs, which may submit it."""
+        if not self.burst and not self._had_enough():
             return await self._first(self._claim(limit, WAIT), stopping) or 0
         if idle:
             return await self._first(self._claim(limit, 0.0), stopping) or 0

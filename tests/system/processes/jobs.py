@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
-import sys
 import time
 from collections.abc import Coroutine
 from datetime import timedelta
@@ -174,6 +172,14 @@ async def spawn(context: Context, children: int, seconds: float) -> int:
     return sum(await context.gather(*results))
 
 
+@task(name="delayed_parent")
+async def delayed_parent(context: Context, seconds: float) -> int:
+    begin(context)
+    request = context.create_request(quick, 1)
+    request.delay = timedelta(seconds=seconds)
+    return await context.run(request)
+
+
 @task(name="work")
 async def work(context: Context, number: int, seconds: float) -> int:
     """Work in a few steps, each noted in the state and in the metadata."""
@@ -189,10 +195,3 @@ async def work(context: Context, number: int, seconds: float) -> int:
         raise Pause(resume_after=timedelta(seconds=0.05))
     note("finish", context.id, start=context.token.start)
     return number
-
-
-if __name__ == "__main__":  # a worker without the command line, and so without its signal handlers
-    app = sys.modules["__main__"].__dict__["app"]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    print("ready in no time", flush=True)
-    asyncio.run(app.start())
