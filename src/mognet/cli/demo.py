@@ -151,6 +151,8 @@ class Demo:
             except Exception as error:
                 raise CommandError(f"the survey has failed: {error}") from error
             console.print()
+            if self._kill and not figures.kills:
+                console.print("it was over before a worker could be killed", style="dim", soft_wrap=True)
             console.print(figures_text(figures), soft_wrap=True)
             return str(result.id), figures.lost
 
