@@ -18,11 +18,6 @@ class Options:
     no_color: bool = False
 
     @property
-    def debug(self) -> bool:
-        """Whether tracebacks are wanted."""
-        return (self.log_level or os.environ.get("MOGNET_LOG_LEVEL") or "").upper() == "DEBUG"
-
-    @property
     def color(self) -> bool:
         """Whether colours are wanted, where there is a terminal."""
         return not self.no_color and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -354,7 +354,9 @@ def demo(
     """Run a real job on two workers, and kill one. Needs no app."""
     try:
         entry = importlib.import_module("mognet.cli.demo").demo
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != "mognet.cli.demo":
+            raise
         return _usage("this installation has no demo")
     code = entry(folder, workers, no_kill, keep)
     return code if isinstance(code, int) else 0
