@@ -59,8 +59,10 @@ class Engine(Protocol):
         * ``parent`` is REVOKED: the job is born REVOKED;
         * ``parent_token`` no longer holds the parent: no record is made.
 
-        A parent that has no record, or ended otherwise, is no hindrance when ``parent_token`` is None. ``enqueue=False``
-        stores the record without putting it in line.
+        A parent that has no record, or ended otherwise, is no hindrance when ``parent_token`` is None.
+
+        ``enqueue=False``: a broker carries the jobs that are due at once. They are PENDING but not in line, and only a claim by
+        ``ids`` (or a sweep, if none comes) finds them; jobs with a delay go in line all the same.
         """
         ...
 
@@ -77,7 +79,8 @@ class Engine(Protocol):
         """Lease up to ``limit`` due jobs of these queues, best first, for ``lease`` seconds.
 
         Each becomes RUNNING with a new token, ``starts`` + 1 and ``node``; ``started`` is set the first time. If none is due,
-        wait up to ``wait`` seconds, and return as soon as one is (or nothing). ``ids`` narrows the choice to those jobs.
+        wait up to ``wait`` seconds, and return as soon as one is (or nothing). ``ids`` narrows the choice to those jobs, and
+        includes those that were submitted with ``enqueue=False``.
         If the caller is cancelled, no job stays claimed.
         """
         ...
@@ -159,8 +162,8 @@ class Engine(Protocol):
         """Put jobs whose lease has ended back in line (PENDING, due as before), and delete what has expired.
 
         A job that was SUSPENDED under its lease loses the stop that this counted: its worker did not end it in order.
-        ``grace`` is how many seconds a job may be missing from a broker's line before it is pushed again; engines that hold
-        their own line have no use for it. At most ``limit`` jobs or records of each kind in one call.
+        Jobs submitted with ``enqueue=False`` that nobody has claimed ``grace`` seconds after they were due go in line: a broker
+        that lost them is not waited for. At most ``limit`` jobs or records of each kind in one call.
         """
         ...
 

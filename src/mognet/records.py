@@ -105,6 +105,8 @@ class Query(NamedTuple):
     parent: UUID | None = None
     root: UUID | None = None
     """Jobs of this tree, the root included."""
+    in_line: bool = False
+    """Only jobs that wait in the engine's line: PENDING, or SUSPENDED without a worker that holds them."""
     id_prefix: str | None = None
     """Hexadecimal digits that the id starts with, without dashes."""
     created_after: float | None = None
