@@ -33,7 +33,6 @@ from mognet.worker import Worker
 
 _log = logging.getLogger(__name__)
 
-WAITING = frozenset({ResultState.PENDING, ResultState.SUSPENDED})
 PURGE_BATCH = 500
 
 
@@ -61,6 +60,7 @@ class App(Calling[Context]):
         self.worker: Worker | None = None
         """The worker, while :meth:`start` runs one."""
         self._middleware = MiddlewareStack()
+        self._started = False
         self._factory: tuple[str, OpenEngine] | None = None
         self._engine: Engine | None = None
         self._backend: ResultBackend | None = None
@@ -112,6 +112,7 @@ class App(Calling[Context]):
         """
         if self.worker is not None:
             raise ImproperlyConfigured(f"a worker of app {self.name!r} is running in this process already")
+        self._started = True
         await self._middleware.call("on_app_starting", self)
         await self._connect_patiently()
         engine, backend = self._connected()
@@ -149,7 +150,9 @@ class App(Calling[Context]):
         """Stop the worker, handing back at once what it runs, close services, and disconnect. :meth:`start` returns."""
         if self._engine is None:
             return
-        await self._middleware.call("on_app_stopping", self)
+        started, self._started = self._started, False
+        if started:
+            await self._middleware.call("on_app_stopping", self)
         await self.stop(grace=0)
         await self.services.close()
         client, backend, engine = self._client, self._backend, self._engine
@@ -159,7 +162,8 @@ class App(Calling[Context]):
         if backend is not None:
             await backend.close()
         await engine.__aexit__(None, None, None)
-        await self._middleware.call("on_app_stopped", self)
+        if started:
+            await self._middleware.call("on_app_stopped", self)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -233,11 +237,13 @@ class App(Calling[Context]):
     async def queue_stats(self, name: str) -> QueueStats:
         """How many jobs wait in a queue, and how many workers listen on it. Raises :class:`QueueNotFound`."""
         engine, _ = self._connected()
-        counts = await engine.count(Query(queue=name))
+        known = await engine.count(Query(queue=name))
         nodes = [node async for node in self.get_current_status_of_nodes(timeout=0.5) if name in node.payload.queues]
-        if not counts and not nodes and name not in self._known_queues():
+        if not known and not nodes and name not in self._known_queues():
             raise QueueNotFound(name)
-        return QueueStats(queue_name=name, message_count=sum(counts.get(state, 0) for state in WAITING), consumer_count=len(nodes))
+        handed_back = await engine.count(Query(queue=name, states=frozenset({ResultState.SUSPENDED}), in_line=True))
+        waiting = known.get(ResultState.PENDING, 0) + sum(handed_back.values())
+        return QueueStats(queue_name=name, message_count=waiting, consumer_count=len(nodes))
 
     async def purge_task_queues(self) -> dict[str, int]:
         """Delete the jobs that wait in the queues this app listens on; answer how many there were in each."""
@@ -245,13 +251,13 @@ class App(Calling[Context]):
 
     async def _purge(self, queue: str) -> int:
         engine, _ = self._connected()
+        pending = Query(queue=queue, states=frozenset({ResultState.PENDING}), limit=PURGE_BATCH)
+        handed_back = Query(queue=queue, in_line=True, limit=PURGE_BATCH)
         purged = 0
-        while True:
-            query = Query(queue=queue, states=frozenset({ResultState.PENDING}), limit=PURGE_BATCH)
-            ids = [record.id async for record in engine.search(query)]
-            if not ids:
-                return purged
-            purged += await engine.delete(ids)
+        for query in (pending, handed_back):
+            while ids := [record.id async for record in engine.search(query)]:
+                purged += await engine.delete(ids)
+        return purged
 
     async def purge_control_queue(self) -> int:
         """Forget control messages that no node has read yet. Signals are not kept, so there are none: 0."""

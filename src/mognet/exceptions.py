@@ -157,7 +157,7 @@ class AttemptLost(MognetError):
 
 
 class TooManyRetries(MognetError):
-    """The job's worker died too often while running it (see ``AppConfig.max_retries``)."""
+    """The job was started again too often: its workers died (``AppConfig.max_retries``), or it used up its own ``retries``."""
 
     def __init__(self, request_id: UUID | str, actual_retries: int, max_retries: int) -> None:
         super().__init__(str(request_id), actual_retries, max_retries)
@@ -169,7 +169,7 @@ class TooManyRetries(MognetError):
 
     @property
     def actual_retries(self) -> int:
-        """How often a worker died while running the job."""
+        """How often it was started again."""
         return int(self.args[1])
 
     @property
@@ -178,7 +178,7 @@ class TooManyRetries(MognetError):
         return int(self.args[2])
 
     def __str__(self) -> str:
-        return f"job {self.args[0]} lost its worker {self.actual_retries} times, more than the limit of {self.max_retries}"
+        return f"job {self.args[0]} was to be retried {self.actual_retries} times; the limit is {self.max_retries}"
 
 
 class InvalidErrorInfo(NamedTuple):

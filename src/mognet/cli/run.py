@@ -132,11 +132,12 @@ class Shift:
 
     @staticmethod
     async def _leave_behind() -> None:
-        """Exit now if tasks that refuse to be cancelled are left, since the event loop would wait for them as it closes."""
+        """Exit now if tasks that refuse to be cancelled, or their ``to_thread`` calls, are left: the loop would wait for them."""
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
-        if others and (await asyncio.wait(others, timeout=1.0))[1]:
+        threads = asyncio.create_task(asyncio.get_running_loop().shutdown_default_executor())
+        if (await asyncio.wait({*others, threads}, timeout=1.0))[1]:
             logging.shutdown()
             sys.stdout.flush()
             os._exit(OK)

@@ -64,6 +64,8 @@ class MemoryStore:
         self.lines: defaultdict[str, Line] = defaultdict(Line)
         self.places = itertools.count()
         self.leased: dict[UUID, None] = {}
+        self.carried: dict[UUID, None] = {}
+        """Due jobs that are in no line, since a broker carries them."""
         self.ending: list[tuple[float, UUID]] = []
         """When to look whether a record, its value or its notes have expired; an entry may have become too early."""
         self.exchange = Exchange()
@@ -118,8 +120,11 @@ class MemoryEngine:
             return False
         row = Row(record, job.body)
         self._insert(row)
-        if enqueue:
+        if enqueue or job.delay > 0:
             self._line_up(row)
+        else:
+            row.arrival = next(self._store.places)
+            self._store.carried[job.id] = None
         return True
 
     async def claim(
@@ -147,7 +152,7 @@ class MemoryEngine:
         now = self._clock()
         if ids is not None:
             rows = [row for row in self._in_line(queues, ids) if row.record.due <= now]
-            return sorted(rows, key=lambda row: (-row.record.priority, row.record.due, row.place))[:limit]
+            return sorted(rows, key=lambda row: (-row.record.priority, row.record.due, row.arrival))[:limit]
         chosen: list[Row] = []
         lines = [self._store.lines[queue] for queue in queues if queue in self._store.lines]
         while len(chosen) < limit:
@@ -161,7 +166,8 @@ class MemoryEngine:
 
     def _in_line(self, queues: Collection[str], ids: Collection[UUID]) -> list[Row]:
         rows = [row for id in set(ids) if (row := self._live(id)) is not None]
-        return [row for row in rows if row.place is not None and row.record.queue in queues]
+        waiting = [row for row in rows if row.place is not None or row.record.id in self._store.carried]
+        return [row for row in waiting if row.record.queue in queues]
 
     def _head(self, line: Line, now: float) -> Row | None:
         """The best due job of a line, after what became due has moved up and what is stale has gone."""
@@ -271,6 +277,8 @@ class MemoryEngine:
     def _set_end(self, row: Row, ttl: float | None, value_ttl: float | None) -> None:
         """From now on, count the time until the record and its value expire; the value never outlives the record."""
         now = self._clock()
+        if row.value_expires is not None and row.value_expires <= now:
+            row.value = None
         expires = None if ttl is None else now + ttl
         value_expires = expires if value_ttl is None else now + value_ttl
         row.value_expires = value_expires if expires is None or value_expires is None else min(expires, value_expires)
@@ -304,7 +312,7 @@ class MemoryEngine:
         children = self._store.children.get(query.parent, {}) if query.parent is not None else None
         for id in list(self._store.rows if children is None else children):
             row = self._live(id)
-            if row is not None and _matches(row.record, query):
+            if row is not None and (row.place is not None or not query.in_line) and _matches(row.record, query):
                 yield row.record
 
     # a running task's notes
@@ -354,10 +362,14 @@ class MemoryEngine:
                 row.record = row.record._replace(state=ResultState.PENDING, stops=row.record.stops - undone)
                 self._drop_token(row)
                 self._line_up(row, row.arrival)
+            late = [row for id in self._store.carried if (row := self._store.rows[id]).record.due + grace <= now][:limit]
+            for row in late:
+                self._leave_line(row)
+                self._line_up(row, row.arrival)
             expired = self._expire(now, limit)
-        if lost:
+        if lost or late:
             self._store.exchange.ring()
-        return Swept(len(lost), expired, limit in (len(lost), expired))
+        return Swept(len(lost), len(late), expired, limit in (len(lost), len(late), expired))
 
     def _expire(self, now: float, limit: int) -> int:
         ending, expired = self._store.ending, 0
@@ -397,6 +409,7 @@ class MemoryEngine:
         heapq.heappush(line.later, (row.record.due, row.place, row.record.id))
 
     def _leave_line(self, row: Row) -> None:
+        self._store.carried.pop(row.record.id, None)
         if row.place is None:
             return
         row.place = None
@@ -456,7 +469,7 @@ class MemoryEngine:
             row = self._live(child)
             if row is not None:
                 yield row
-            todo.extend(self._store.children.get(child, ()))
+                todo.extend(self._store.children.get(child, ()))
 
 
 def _expired(record: Record, now: float) -> bool:
