@@ -12,6 +12,7 @@ from mognet.testing.machine import prove
 from .conftest import HARNESSES
 
 
+@pytest.mark.timeout(600)  # to find the shortest sequence that fails may take minutes
 @pytest.mark.parametrize("name", HARNESSES)
 def test_engine_against_the_model(name: str, tmp_path: Path) -> None:
     numbers = itertools.count()

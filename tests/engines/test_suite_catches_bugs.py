@@ -425,4 +425,4 @@ async def test_the_suite_catches(bug: type[MemoryEngine]) -> None:
 )
 def test_the_machine_catches(bug: type[MemoryEngine]) -> None:
     with pytest.raises((AssertionError, BaseExceptionGroup)):
-        prove(lambda: BuggyHarness(bug), examples=300, shrink=False)
+        prove(lambda: BuggyHarness(bug), examples=2000, once=True)

@@ -369,7 +369,7 @@ class MemoryEngine:
             expired = self._expire(now, limit)
         if lost or late:
             self._store.exchange.ring()
-        return Swept(len(lost), len(late), expired, limit in (len(lost), len(late), expired))
+        return Swept(len(lost), expired, limit in (len(lost), len(late), expired), len(late))
 
     def _expire(self, now: float, limit: int) -> int:
         ending, expired = self._store.ending, 0

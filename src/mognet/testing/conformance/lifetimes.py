@@ -153,6 +153,14 @@ class Lifetimes(Group):
         await bench.advance(1)
         assert await bench.picture(record.id) == (None, None)
 
+    async def test_what_has_expired_does_not_come_back(self, bench: Bench) -> None:
+        """A value that has expired stays gone when its record is given more time, whether a sweep has come by or not."""
+        claim = await bench.start()
+        await bench.settle(succeeded(claim.token, b"1", ttl=LONG, value_ttl=bench.unit))
+        await bench.advance(1)
+        await bench.engine.update(claim.token.id, set_ttl(LONG), unless=())
+        assert await bench.engine.value(claim.token.id) is None
+
     async def test_nothing_unfinished_expires(self, bench: Bench) -> None:
         """A lifetime never touches a job that has not ended: waiting, delayed, running, suspended, paused."""
         jobs = [*await bench.add(queue="waiting"), *await bench.add(queue="delayed", delay=LONG)]

@@ -200,9 +200,9 @@ class Clock(Group):
         await bench.settle(succeeded(brief.token, b"1", ttl=bench.unit))
         await bench.advance(1 - 1 / 1024)
         assert await bench.engine.claim("node", ["q"], 1, lease=LONG) == []
-        assert (await bench.engine.sweep()) == (0, 0, False)
+        assert await bench.engine.sweep() == Swept(0, 0, more=False)
         assert await bench.engine.value(brief.token.id) == b"1"
         await bench.advance(1 / 1024)
         assert ids(await bench.take(1)) == [early.id]
-        assert (await bench.engine.sweep()) == (1, 1, False)
+        assert await bench.engine.sweep() == Swept(1, 1, more=False)
         assert await bench.engine.extend([leased.token], LONG) == set()

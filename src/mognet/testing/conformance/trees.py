@@ -101,6 +101,19 @@ class Trees(Group):
         assert await self.states(bench, *(jobs[name].id for name in ("top", "a1", "a2", "b", "b1"))) == [REVOKED] * 5
         assert [await bench.picture(jobs[name].id) for name in ("a", "c")] == finished
 
+    async def test_no_further_than_the_records(self, bench: Bench) -> None:
+        """A job that was deleted, or has expired, leads to no descendants, whether a sweep has come by or not."""
+        top = await bench.start(queue="top")
+        [expired] = await bench.add(parent=top.token.id, queue="c")
+        [deleted] = await bench.add(parent=top.token.id, queue="x")
+        below = await bench.submit(make_job(parent=expired.id), make_job(parent=deleted.id))
+        [claim] = await bench.take(1, ["c"])
+        await bench.settle(succeeded(claim.token, b"1", ttl=bench.unit))
+        await bench.engine.delete([deleted.id])
+        await bench.advance(1)
+        await bench.engine.update(top.token.id, revoke())
+        assert await bench.drain() == [job.id for job in below]
+
     async def test_a_family_in_a_circle(self, bench: Bench) -> None:
         """Ids that are used again may make a job its own ancestor: a revoke ends all the same, and ends them all."""
         jobs = [make_job() for _ in range(3)]
