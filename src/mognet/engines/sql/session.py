@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -46,6 +46,8 @@ class Session:
     ears: Ears
     now: float = 0.0
     """The time at which the transaction began."""
+    opened: list[sqlite3.Cursor] = field(default_factory=list)
+    """Cursors whose rows are fetched after the commit."""
 
     def run(self, statement: str, *parameters: object) -> int:
         """Execute; answer how many rows changed."""
@@ -53,7 +55,15 @@ class Session:
 
     def open(self, statement: str, *parameters: object) -> sqlite3.Cursor:
         """Execute a statement whose rows are fetched later."""
-        return self.connection.execute(statement, parameters)
+        cursor = self.connection.execute(statement, parameters)
+        self.opened.append(cursor)
+        return cursor
+
+    def give_up(self) -> None:
+        """End what a transaction that failed had begun: an open cursor would keep its old view of the file, and with it out of the next."""
+        for cursor in self.opened:
+            cursor.close()
+        self.opened.clear()
 
     def all(self, statement: str, *parameters: object) -> list[Row]:
         """All rows of a statement that has few."""

@@ -241,11 +241,13 @@ class Writer(Desk):
             finishes = [operation(session) for operation in operations]
             connection.execute("COMMIT")
         except BaseException:
+            session.give_up()
             # After a full disk or an I/O error SQLite may have rolled back by itself.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
         self._changes += connection.total_changes - before
+        session.opened.clear()
         return finishes
 
     def _after(self, session: Session) -> None:
