@@ -62,6 +62,8 @@ class App(Calling[Context]):
         self._middleware = MiddlewareStack()
         self._started = False
         self._factory: tuple[str, OpenEngine] | None = None
+        self._connecting: asyncio.Event | None = None
+        """While somebody connects: others wait for that, so that one engine is opened."""
         self._engine: Engine | None = None
         self._backend: ResultBackend | None = None
         self._client: Client | None = None
@@ -83,8 +85,18 @@ class App(Calling[Context]):
 
     async def connect(self) -> None:
         """Open the engine, and import the modules of ``config.imports``; once connected, nothing happens."""
+        while self._connecting is not None:
+            await self._connecting.wait()
         if self._engine is not None:
             return
+        self._connecting = asyncio.Event()
+        try:
+            await self._connect()
+        finally:
+            self._connecting.set()
+            self._connecting = None
+
+    async def _connect(self) -> None:
         self._import_modules()
         engine = self._open_engine()
         await engine.__aenter__()
