@@ -221,6 +221,11 @@ def load_error(data: bytes) -> ErrorInfo:
     return info
 
 
+# Set through these, an exception's own __setattr__ and properties are not called.
+_ARGS: Any = vars(BaseException)["args"]
+_CAUSE: Any = vars(BaseException)["__cause__"]
+
+
 def rebuild_error(info: ErrorInfo) -> Exception:
     """The exception itself, if its class is loaded in this process, else a :class:`TaskError` with all that is known.
 
@@ -237,12 +242,12 @@ def rebuild_error(info: ErrorInfo) -> Exception:
         if not isinstance(error, Exception):
             return remote
         if not isinstance(error, OSError):
-            error.args = tuple(info.args)
+            _ARGS.__set__(error, tuple(info.args))
         error.__dict__.update(info.attributes)
         str(error)
     except Exception:  # a class of another shape, or whose text needs what JSON could not hold
         return remote
-    error.__cause__ = remote
+    _CAUSE.__set__(error, remote)
     return error
 
 
