@@ -128,9 +128,9 @@ class Swept(NamedTuple):
 
     recovered: int = 0
     """Jobs of lost workers, put back in line."""
-    carried: int = 0
-    """Jobs that a broker did not bring in time, put in line."""
     expired: int = 0
     """Records, values and notes deleted because their time was over."""
     more: bool = False
     """Whether the limit was reached, so that another sweep has work to do."""
+    carried: int = 0
+    """Jobs that a broker did not bring in time, put in line."""

@@ -38,6 +38,7 @@ for _name in (
     "signals",
     "leaks",
     "cancelling",
+    "carrying",
     "trees",
     "counters",
     "searching",
@@ -49,6 +50,7 @@ for _name in (
 from mognet.testing.conformance.batches import Apps, Batches  # noqa: E402
 from mognet.testing.conformance.bench import APP, Bench, Group, Harness  # noqa: E402
 from mognet.testing.conformance.cancelling import Cancelling  # noqa: E402
+from mognet.testing.conformance.carrying import Carrying  # noqa: E402
 from mognet.testing.conformance.content import Content  # noqa: E402
 from mognet.testing.conformance.counters import Counters  # noqa: E402
 from mognet.testing.conformance.fencing import Fenced  # noqa: E402
@@ -82,6 +84,7 @@ class EngineConformance(
     Sweeping,
     Batches,
     Apps,
+    Carrying,
 ):
     """Every law."""
 
@@ -92,6 +95,7 @@ __all__ = [
     "Batches",
     "Bench",
     "Cancelling",
+    "Carrying",
     "Clock",
     "Content",
     "Counters",

@@ -7,7 +7,7 @@ import random
 from uuid import UUID
 
 from mognet.outcomes import paused, released, retry, succeeded
-from mognet.records import Claim
+from mognet.records import Claim, Swept
 from mognet.states import ResultState
 from mognet.testing.conformance.bench import LONG, Bench, Group, make_job, near
 
