@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -48,32 +49,31 @@ class Services(dict[Any, Callable[..., Any]]):
     def __init__(self, config: AppConfig) -> None:
         super().__init__()
         self._config = config
-        self._made: list[tuple[Any, ClassService[Any]]] = []
+        self._lock = threading.RLock()
+        self._made: dict[type[ClassService[Any]], tuple[ClassService[Any], Any]] = {}
 
     def find(self, key: Any) -> Callable[..., Any]:
-        """The service of a key; a :class:`ClassService` is made the first time."""
-        if key in self:
-            return self[key]
-        if inspect.isclass(key) and issubclass(key, ClassService):
-            service = key(self._config)
-            entered: Callable[..., Any] = service.__enter__()
-            self._made.append((key, service))
-            self[key] = entered
-            return entered
-        if not callable(key):
-            raise TypeError(f"{key!r} is no service: ask by a function (context, …) -> value, or by a ClassService")
-        function: Callable[..., Any] = key
-        return function
+        """The service of a key; a :class:`ClassService` is made the first time, also if it is the replacement of another."""
+        wanted = self.get(key, key)
+        if inspect.isclass(wanted) and issubclass(wanted, ClassService):
+            with self._lock:  # def tasks ask from their threads
+                if wanted not in self._made:
+                    service = wanted(self._config)
+                    self._made[wanted] = (service, service.__enter__())
+                function: Callable[..., Any] = self._made[wanted][1]
+                return function
+        if not callable(wanted):
+            raise TypeError(f"{wanted!r} is no service: ask by a function (context, …) -> value, or by a ClassService")
+        return wanted  # type: ignore[no-any-return]
 
     async def close(self) -> None:
-        """Close what was made, last first; an error in one is logged and keeps no other open."""
+        """Close what was made, last first; an error in one is logged and keeps no other open. Replacements stay."""
         while self._made:
-            key, service = self._made.pop()
-            self.pop(key, None)
+            key, (service, _) = self._made.popitem()
             try:
                 closing = service.__exit__(None, None, None)
                 if inspect.isawaitable(closing):
                     await closing
                 await service.wait_closed()
             except Exception:
-                _log.exception("service %s could not be closed", getattr(key, "__qualname__", key))
+                _log.exception("service %s could not be closed", key.__qualname__)
