@@ -43,10 +43,13 @@ class Slots:
         """Whether all jobs that are held wait. Then one more must run, whatever the limits: they may wait for it for ever."""
         return self.held > 0 and self.running == 0 and not self._going_on
 
-    def start(self) -> None:
-        """A new job takes a slot."""
-        self.running += 1
+    def start(self) -> bool:
+        """A new job is held, and takes a slot. False: while it was claimed, others went on into the last one; see :meth:`go_on`."""
         self.held += 1
+        if self.running >= self.total:
+            return False
+        self.running += 1
+        return True
 
     def end(self, *, waiting: bool = False) -> None:
         """A job is over; ``waiting``: it had given its slot away."""
@@ -110,11 +113,19 @@ class Place:
         self._slots = slots
         self._over = over
         self._waits = 0
-        self._has_slot = True
+        self._has_slot = slots.start()
         self._left = False
         self._turn: asyncio.Task[None] | None = None
         self._in_line = 0
-        slots.start()
+
+    async def begin(self) -> None:
+        """Wait for the slot, if there was none left when the job came."""
+        if not self._has_slot:
+            await self._slots.go_on()
+            if self._left:
+                self._slots.pause()
+            else:
+                self._has_slot = True
 
     def leave(self) -> None:
         """The job is over here."""

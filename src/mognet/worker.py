@@ -320,9 +320,6 @@ class Worker:
     async def _work(self, attempt: Attempt) -> None:
         record = attempt.claim.record
         with job_logs(JobInfo(str(record.id), record.name, record.queue, record.attempt, self._config.node_id)):
-            if _task_log.isEnabledFor(logging.INFO):
-                waited = max(0.0, time.time() - record.due)
-                _task_log.info("%s[%s] started, attempt %d, waited %.3f s", record.name, record.id, record.attempt, waited)
             outcome = await self._outcome(attempt)
             attempt.settling = True
             self._give_slot_back(attempt)
@@ -335,14 +332,19 @@ class Worker:
 
     async def _outcome(self, attempt: Attempt) -> Outcome | None:
         """What became of the attempt, whatever happens. None: the job is not this worker's any more."""
+        record = attempt.claim.record
         try:
+            await self._places[attempt].begin()
+            if _task_log.isEnabledFor(logging.INFO):
+                waited = max(0.0, time.time() - record.due)
+                _task_log.info("%s[%s] started, attempt %d, waited %.3f s", record.name, record.id, record.attempt, waited)
             if self._middleware:
                 await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
             return await self._runner.run(attempt)
         except asyncio.CancelledError:  # before its function was called
             return None if attempt.stop in _NOT_OURS else released(attempt.token)
         except Exception as error:
-            _log.exception("job %s could not be run", attempt.token.id)
+            _log.exception("job %s could not be run", record.id)
             attempt.error = error
             return self._settler.failure(attempt.token, error)
 
