@@ -139,7 +139,7 @@ async def ghost(context: Context) -> str:
         by = await context.state.get("by")
         return f"second, by {by}"
     last = time.monotonic()
-    while time.monotonic() - last < 0.7:
+    while time.monotonic() - last < 0.5:
         last = time.monotonic()
         try:
             await asyncio.sleep(0.02)
