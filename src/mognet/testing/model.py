@@ -53,14 +53,13 @@ class Model:
         """A new job, a known one, one that is born revoked, or one whose parent's attempt is over."""
         if job.id in self.jobs:
             return False
-        parent = self.jobs.get(job.parent) if job.parent else None
-        revoked = parent is not None and parent.record.state is REVOKED
+        revoked = job.parent in self.jobs and self.jobs[job.parent].record.state is REVOKED
         if not revoked and job.parent_token is not None and self.held(job.parent_token) is None:
             return False
         record = Record(job.id, job.name, job.queue, PENDING, job.priority, self.now, self.now + job.delay, job.metadata)
         kept = self.jobs[job.id] = Kept(record._replace(parent=job.parent, root=job.root, label=job.label), job.body)
         if revoked:
-            self.end(kept, REVOKED, job.ttl, None)
+            self.end(kept, REVOKED, job.ttl)
         else:
             self.line_up(kept)
         return not revoked
@@ -94,39 +93,37 @@ class Model:
         if job is None:
             return None
         if outcome.again is None:
-            job.value = outcome.value
-            self.end(job, outcome.state, outcome.ttl, outcome.value_ttl)
-            return job
+            return self.end(job, outcome.state, outcome.ttl, outcome.value_ttl, outcome.value)
         old, released = job.record, outcome.again is Again.RELEASE
         due, attempt = old.due if released else self.now + outcome.delay, old.attempt + (outcome.again is Again.RETRY)
         job.record = old._replace(state=outcome.state, stops=old.stops + (old.state is RUNNING), due=due, attempt=attempt)
         self.line_up(job, behind=not released)
         return job
 
-    def end(self, job: Kept, state: ResultState, ttl: float | None, value_ttl: float | None) -> None:
+    def end(self, job: Kept, state: ResultState, ttl: float | None, value_ttl: float | None = None, value: bytes | None = None) -> Kept:
         """A final state: out of line, no token, no notes."""
         old = job.record
         ttl, value_ttl = (ttl, value_ttl) if old.ttl is None else (old.ttl, old.ttl)
         job.record = old._replace(state=state, finished=self.now, stops=old.stops + (old.state is RUNNING))
-        job.in_line, job.token, job.notes = False, None, {}
+        job.in_line, job.token, job.notes, job.value = False, None, {}, value
         self.limit(job, ttl, value_ttl)
+        return job
 
     def limit(self, job: Kept, ttl: float | None, value_ttl: float | None) -> None:
         """How long a final record and its value live from now on."""
-        ends = [None if seconds is None else self.now + seconds for seconds in (ttl, value_ttl)]
-        job.record = job.record._replace(expires=ends[0])
-        job.value_expires = min((end for end in ends if end is not None), default=None)
+        ends = [self.now + seconds for seconds in (ttl, value_ttl) if seconds is not None]
+        job.record, job.value_expires = job.record._replace(expires=None if ttl is None else ends[0]), min(ends, default=None)
 
     def revoke(self, id: UUID, ttl: float | None, *, force: bool) -> None:
         """A job and its unfinished descendants; or a tombstone."""
         job = self.jobs.get(id)
         if job is None:
             self.jobs[id] = Kept(Record(id, None, "", PENDING, 5, self.now, self.now), b"")
-            self.end(self.jobs[id], REVOKED, ttl, None)
+            self.end(self.jobs[id], REVOKED, ttl)
         elif force or not job.record.done:
             for each in [job, *self.descendants(id)]:
                 if not each.record.done:
-                    self.end(each, REVOKED, ttl, None)
+                    self.end(each, REVOKED, ttl)
 
     def descendants(self, id: UUID) -> Iterator[Kept]:
         """All below a job."""
@@ -137,10 +134,8 @@ class Model:
     def change(self, job: Kept, state: ResultState) -> None:
         """Suspend or resume."""
         old = job.record
-        if (old.state, state) == (RUNNING, SUSPENDED):
-            job.record = old._replace(state=state, stops=old.stops + 1)
-        elif (old.state, state) == (SUSPENDED, RUNNING):
-            job.record = old._replace(state=state, starts=old.starts + 1)
+        if {old.state, state} == {RUNNING, SUSPENDED}:
+            job.record = old._replace(state=state, stops=old.stops + (state is SUSPENDED), starts=old.starts + (state is RUNNING))
 
     def merge(self, job: Kept, metadata: bytes) -> None:
         """Put labels over labels."""
