@@ -36,6 +36,7 @@ INDEXES = {
     "ROWS": "job_id",
     "UNFINISHED_TREE": "job_parent",
     "LOST": "job_lease",
+    "CARRIED": "job_carried",
     "EXPIRED": "job_cleanup",
 }
 

@@ -18,6 +18,9 @@ NEVER = float("inf")
 
 _STATE, _STARTED, _STARTS, _NODE = (Record._fields.index(field) for field in ("state", "started", "starts", "node"))
 
+OUT, IN_LINE, CARRIED = 0, 1, 2
+"""Whether a job is in line; not if a broker carries it."""
+
 MOST_QUEUES = 400
 """Ranges that one statement merges; SQLite's limit for compound statements is 500."""
 
@@ -26,8 +29,8 @@ class Claimed(NamedTuple):
     """The answer of a claim."""
 
     claims: list[Claim]
-    before: list[tuple[int, str, int, bool, str | None]]
-    """What undoes the claim: row, holder, and what was before: state, whether started, node."""
+    before: list[tuple[int, str, int, bool, str | None, int]]
+    """What undoes the claim: row, holder, and what was before: state, whether started, node, whether in line."""
     next_due: float
     """When the next job of these queues will be due."""
 
@@ -44,8 +47,8 @@ def submit(jobs: Sequence[Job], enqueue: bool) -> Operation[list[bool]]:
         revoked = batch.write()
 
         def finish() -> list[bool]:
-            if enqueue and any(added):
-                session.ears.ring({job.queue for job, is_new in zip(jobs, added, strict=True) if is_new})
+            if queues := {job.queue for job, is_new in zip(jobs, added, strict=True) if is_new and (enqueue or job.delay > 0)}:
+                session.ears.ring(queues)
             if revoked:
                 session.ears.tell_done([(record, None) for record in revoked()])
             return added
@@ -96,7 +99,8 @@ class _Batch:
         self.known.add(job.id)
         self.parents[job.id] = NUMBERS[ResultState.REVOKED if revoked else ResultState.PENDING], None
         self.last += 1
-        session, lined = self.session, self.enqueue and not revoked
+        session = self.session
+        lined = OUT if revoked else IN_LINE if self.enqueue or job.delay > 0 else CARRIED
         root = None if job.root is None or job.root == job.id else job.root.bytes
         self.rows.append(
             (
@@ -145,10 +149,8 @@ def claim(node: str, queues: Collection[str], limit: int, lease: float, ids: Col
     """Lease the best jobs that are due."""
 
     def work(session: Session) -> Finish[Claimed]:
-        next_due = NEVER
         if ids is not None:
-            seqs = _pick_ids(session, queues, limit, ids)
-            _, next_due = _pick(session, queues, 0)
+            seqs, next_due = _pick_ids(session, queues, limit, ids)
         else:
             seqs, next_due = _pick(session, queues, limit)
         if not seqs:
@@ -159,9 +161,9 @@ def claim(node: str, queues: Collection[str], limit: int, lease: float, ids: Col
 
         def finish() -> Claimed:
             claims, before = [], []
-            for *columns, seq, body in cursor.fetchall():
+            for *columns, seq, lined, body in cursor.fetchall():
                 holder = f"{secret}-{seq}"
-                before.append((seq, holder, columns[_STATE], columns[_STARTED] is not None, columns[_NODE]))
+                before.append((seq, holder, columns[_STATE], columns[_STARTED] is not None, columns[_NODE], lined))
                 columns[_STATE], columns[_NODE] = NUMBERS[ResultState.RUNNING], node
                 columns[_STARTS] += 1
                 if columns[_STARTED] is None:
@@ -195,9 +197,11 @@ def _pick(session: Session, queues: Collection[str], limit: int) -> tuple[list[i
     return seqs, next_due
 
 
-def _pick_ids(session: Session, queues: Collection[str], limit: int, ids: Collection[UUID]) -> list[int]:
-    seqs: list[int] = session.json(sql.PICK_IDS, session.app, *id_list(set(ids)), session.now, dump(queues), limit)
-    return seqs
+def _pick_ids(session: Session, queues: Collection[str], limit: int, ids: Collection[UUID]) -> tuple[list[int], float]:
+    wanted = session.app, *id_list(set(ids)), session.now, dump(queues)
+    seqs: list[int] = session.json(sql.PICK_IDS, *wanted, limit)
+    row = None if seqs else session.one(sql.NEXT_OF_IDS, *wanted)
+    return seqs, NEVER if row is None or row[0] is None else row[0]
 
 
 def unclaim(claimed: Claimed) -> Operation[None]:
@@ -308,23 +312,26 @@ class Upkeep(NamedTuple):
     """What a sweep did."""
 
     recovered: int
+    carried: int
     expired: int
     more: bool
 
 
-def sweep(limit: int) -> Operation[Upkeep]:
-    """Put lost jobs back in line, and delete what has expired."""
+def sweep(grace: float, limit: int) -> Operation[Upkeep]:
+    """Put lost jobs back in line, and those that a broker has carried for too long; delete what has expired."""
 
     def work(session: Session) -> Finish[Upkeep]:
         lost, queues = session.one(sql.LOST, session.app, session.now, limit) or ("[]", "[]")
         recovered = session.run(sql.RECOVER, session.app, lost) if lost != "[]" else 0
+        carried, late = session.one(sql.CARRIED, session.app, session.now - grace, limit) or ("[]", "[]")
+        lined_up = session.run(sql.LINE_UP, session.app, carried) if carried != "[]" else 0
         expiring = session.json(sql.EXPIRED, session.app, session.now, limit)
         count = _clean(session, expiring)
 
         def finish() -> Upkeep:
-            if recovered:
-                session.ears.ring(set(load(queues)))
-            return Upkeep(recovered, count, limit in (recovered, len(expiring)))
+            if recovered or lined_up:
+                session.ears.ring({*load(queues), *load(late)})
+            return Upkeep(recovered, lined_up, count, limit in (recovered, lined_up, len(expiring)))
 
         return finish
 

@@ -145,7 +145,7 @@ def _apply(session: Session, found: Found, change: Change) -> list[int]:
         session.run(sql.MERGE, seq, merge_metadata(record.metadata, change.metadata, change.max_metadata))
     if change.state in FINAL:
         if change.descendants:
-            ended = session.json(sql.UNFINISHED_TREE, session.app, seq)
+            ended = session.json(sql.UNFINISHED_TREE, session.app, seq, session.now)
         elif not record.done:
             ended = [seq]
         if ended:

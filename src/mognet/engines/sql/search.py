@@ -91,6 +91,10 @@ def _conditions(query: Query) -> dict[str, tuple[Condition, Ways]]:
         add("state", states, [])
         if not query.states & FINAL:
             add("open", Condition("state < 3"), [("job_open", Condition("state < 3"))])
+    if query.in_line:
+        add("in_line", Condition("lined = 1"), [])
+        if "open" not in found:
+            add("open", Condition("state < 3"), [("job_open", Condition("state < 3"))])
     for column, value in {"name": query.name, "queue": query.queue, "node": query.node}.items():
         if value is not None:
             add(column, Condition(f"{column} = ?", (value,)), [])

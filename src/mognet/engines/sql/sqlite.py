@@ -280,11 +280,11 @@ class SQLiteEngine:
     # upkeep
 
     async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
-        done = await self._write(line.sweep(limit))
+        done = await self._write(line.sweep(grace, limit))
         if done.recovered or time.monotonic() - self._tidied > TIDY_EVERY:
             self._tidied = time.monotonic()
             self._ears.tidy()
-        return Swept(done.recovered, done.expired, done.more)
+        return Swept(recovered=done.recovered, carried=done.carried, expired=done.expired, more=done.more)
 
 
 def _number_of(connection: sqlite3.Connection, app: str) -> int:

@@ -66,12 +66,17 @@ def pick(queues: int) -> str:
 PICK_IDS = f"""{_IDS}
 SELECT json_group_array(seq) FROM (
     SELECT job.seq FROM {_BY_ID}
-    WHERE job.lined = 1 AND job.due <= ?4 AND job.queue IN (SELECT value FROM json_each(?5))
+    WHERE job.lined > 0 AND job.due <= ?4 AND job.queue IN (SELECT value FROM json_each(?5))
     ORDER BY job.priority DESC, job.due, job.arrival LIMIT ?6)"""
+
+# When the first of them that is not due by ?4 will be.
+NEXT_OF_IDS = f"""{_IDS}
+SELECT min(job.due) FROM {_BY_ID} WHERE job.lined > 0 AND job.due > ?4 AND job.queue IN (SELECT value FROM json_each(?5))"""
 
 # What a claim hands out: jobs as they are before it, with their bodies, best first.
 CLAIMED = f"""
-SELECT {_JOB_RECORD}, job.seq, content.data FROM json_each(?2) AS pick CROSS JOIN job ON job.seq = pick.value LEFT JOIN content USING (seq)
+SELECT {_JOB_RECORD}, job.seq, job.lined, content.data
+FROM json_each(?2) AS pick CROSS JOIN job ON job.seq = pick.value LEFT JOIN content USING (seq)
 WHERE job.app = ?1 ORDER BY job.priority DESC, job.due, job.arrival"""
 
 # The holder of each is the random text ?2, and its row.
@@ -80,9 +85,10 @@ UPDATE job SET state = 1, lined = 0, starts = starts + 1, token_start = starts +
     started = coalesce(started, ?4), lease_end = ?5
 WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?6))"""
 
-# Undo claims that nobody received, as if they had never been: [row, holder, and before: state, whether started, node].
+# Undo claims that nobody received, as if they had never been: [row, holder, and before: state, whether started, node, lined].
 UNCLAIM = """
-UPDATE job SET state = json_extract(old.value, '$[2]'), lined = 1, starts = starts - 1, token_start = NULL, holder = NULL, lease_end = NULL,
+UPDATE job SET state = json_extract(old.value, '$[2]'), lined = json_extract(old.value, '$[5]'), starts = starts - 1,
+    token_start = NULL, holder = NULL, lease_end = NULL,
     started = CASE WHEN json_extract(old.value, '$[3]') THEN started END, node = json_extract(old.value, '$[4]')
 FROM json_each(?2) AS old
 WHERE +job.app = ?1 AND job.seq = json_extract(old.value, '$[0]') AND job.holder = json_extract(old.value, '$[1]')"""
@@ -170,12 +176,13 @@ UPDATE job SET ttl = ?2, expires = iif(state >= 3, ?3 + ?2, NULL),
     cleanup = iif(state >= 3, ?3 + ?2, cleanup)
 WHERE seq = ?1"""
 
-# A job (row ?2, id ?3) and its descendants, as far as they have not ended.
+# A job (row ?2) and its descendants, as far as they have not ended; what has expired by ?3 leads no further.
 UNFINISHED_TREE = """
 WITH RECURSIVE tree(seq, id, state) AS (
     SELECT seq, id, state FROM job WHERE seq = ?2
     UNION
-    SELECT job.seq, job.id, job.state FROM tree CROSS JOIN job ON job.app = ?1 AND job.parent = tree.id)
+    SELECT job.seq, job.id, job.state FROM tree CROSS JOIN job ON job.app = ?1 AND job.parent = tree.id
+    WHERE job.expires IS NULL OR job.expires > ?3)
 SELECT json_group_array(seq) FROM tree WHERE state < 3"""
 
 # Rows of these ids: [row, whether it can still be seen].
@@ -191,6 +198,12 @@ FROM (SELECT seq, queue FROM job WHERE app = ?1 AND lease_end <= ?2 ORDER BY lea
 RECOVER = """
 UPDATE job SET state = 0, stops = stops - (state = 2), lined = 1, token_start = NULL, holder = NULL, lease_end = NULL
 WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"""
+
+# At most ?3 jobs that were due by ?2 and that no broker brought to a worker, and their queues.
+CARRIED = """
+SELECT json_group_array(seq), json_group_array(DISTINCT queue)
+FROM (SELECT seq, queue FROM job WHERE app = ?1 AND lined = 2 AND due <= ?2 ORDER BY due LIMIT ?3)"""
+LINE_UP = "UPDATE job SET lined = 1 WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"
 
 # At most ?3 jobs of which something has expired by ?2: [row, state, whether the record has expired].
 EXPIRED = """

@@ -17,7 +17,7 @@ CREATE TABLE job (
     app INTEGER NOT NULL,
     id BLOB NOT NULL,
     state INTEGER NOT NULL,
-    lined INTEGER NOT NULL,   -- 1: in line
+    lined INTEGER NOT NULL,   -- 1: in line; 2: not, because a broker carries it
     priority INTEGER NOT NULL,
     queue TEXT NOT NULL,
     due REAL NOT NULL,
@@ -47,6 +47,8 @@ CREATE TABLE job (
 CREATE UNIQUE INDEX job_id ON job (app, id);
 
 CREATE INDEX job_line ON job (app, queue, priority DESC, due, arrival) WHERE lined = 1;
+
+CREATE INDEX job_carried ON job (app, due) WHERE lined = 2;
 
 CREATE INDEX job_lease ON job (app, lease_end) WHERE lease_end IS NOT NULL;
 
