@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from mognet import App, AppConfig, Result
+from mognet.registry import global_registry
 
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda _: f"memory://{uuid4().hex}",
@@ -42,7 +44,7 @@ class Lab:
         """Run a worker of an app in the background."""
         task = asyncio.create_task(app.start(**options))
         self._starts.append(task)
-        while app.worker is None and not task.done():
+        while app.worker is None and not task.done():  # noqa: ASYNC110 - a moment
             await asyncio.sleep(0.001)
         return task
 
@@ -129,10 +131,18 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No settings of the surroundings."""
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings and no tasks of the surroundings."""
     monkeypatch.chdir(tmp_path)
-    yield
+    for variable in [name for name in os.environ if name.startswith("MOGNET_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setattr(global_registry, "_by_name", {})
+    monkeypatch.setattr(global_registry, "_by_function", {})
+
+
+async def works(app: App) -> None:
+    """Wait until the app has a worker."""
+    await until(lambda: app.worker)
 
 
 @pytest.fixture

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from mognet import App, Backoff, Context, Pause, Request, Retry
 from mognet.exceptions import NotStorable, TooManyRetries
+from mognet.outcomes import merge_metadata, succeeded
+from mognet.records import Job
 
-from .conftest import Gate, Lab, soon, state_is
+from .conftest import Gate, Lab, soon, state_is, until
 
 AT_ONCE = Backoff(base=0)
 
@@ -141,7 +144,7 @@ async def test_retry_from_inside_a_def_task(app: App) -> None:
         if context.attempt == 1:
             try:
                 raise Retry(after=0)
-            except Exception:  # noqa: BLE001 - it is none
+            except Exception:
                 return 0
         return context.attempt
 
@@ -180,12 +183,84 @@ async def test_a_job_between_attempts_can_be_revoked(app: App) -> None:
         await result.refresh()
         return result.attempt == 2
 
-    from .conftest import until
-
     await until(waits)
     await app.revoke(result.id)
     await asyncio.sleep(0.3)
     assert runs == [1]
+
+
+# crashes
+
+
+async def crash(app: App, times: int) -> None:
+    """Claim the next job as a worker does that dies at once, so many times."""
+    for _ in range(times):
+        assert len(await app.engine.claim("ghost", ["tasks"], 1, lease=0.001, wait=5)) == 1
+        await asyncio.sleep(0.01)
+        await app.engine.sweep(grace=0)
+
+
+async def test_crashes_are_counted_apart_from_retries(lab: Lab) -> None:
+    app = await lab.connected(max_retries=3)
+
+    @app.task(retries=1, backoff=AT_ONCE)
+    async def work(context: Context) -> Any:
+        result = await context.get_result()
+        if context.attempt == 1:
+            raise Known
+        return [context.attempt, result.number_of_starts, result.unexpected_retry_count]
+
+    result = await app.submit(work)
+    await crash(app, 3)
+    await lab.start(app)
+    attempt, starts, crashes = await soon(result)
+    assert (attempt, starts) == (2, 5)
+    assert crashes == 4, "the three, and the present start"
+    assert (result.unexpected_retry_count, result.attempt, result.state) == (3, 2, "SUCCESS")
+
+
+async def test_a_task_that_crashes_its_worker_stops_after_max_retries_more_starts(lab: Lab) -> None:
+    app = await lab.connected(max_retries=2)
+    runs: list[int] = []
+
+    @app.task
+    async def work() -> None:
+        runs.append(1)
+
+    result = await app.submit(work)
+    await crash(app, 3)
+    await lab.start(app)
+    with pytest.raises(TooManyRetries) as caught:
+        await soon(result)
+    assert result.state == "FAILURE"
+    assert (caught.value.request_id, caught.value.actual_retries, caught.value.max_retries) == (result.id, 3, 2)
+    assert runs == []
+
+
+async def test_a_stale_attempt_can_write_nothing(lab: Lab, gate: Gate) -> None:
+    app = await lab.connected()
+    result = await app.submit(Request(name="work"))
+    [stale] = await app.engine.claim("ghost", ["tasks"], 1, lease=0.001, wait=5)
+    await asyncio.sleep(0.01)
+    await app.engine.sweep(grace=0)
+
+    @app.task(name="work")
+    async def work(context: Context) -> str:
+        await context.state.set("a", "mine")
+        await gate.pass_through()
+        return await context.state.get("a")
+
+    await lab.start(app)
+    await gate.arrived()
+    assert await app.engine.settle([succeeded(stale.token, b'"stale"')]) == [None]
+    assert await app.engine.save(stale.token, {"a": b'"stale"'}) is None
+    assert await app.engine.update(result.id, merge_metadata(b'{"a":1}', stale.token)) is None
+    child = Job(uuid4(), "none", "tasks", b"{}", parent=result.id, parent_token=stale.token)
+    assert await app.engine.submit([child]) == [False]
+    gate.open()
+    assert await soon(result) == "mine"
+    assert await result.get_metadata() == {}
+    assert await result.children.count() == 0
 
 
 # pauses
@@ -247,7 +322,7 @@ async def test_a_def_task_pauses_and_nothing_swallows_it(app: App) -> None:
         context.call_threadsafe(context.state.set("seen", True))
         try:
             raise Pause(resume_after=0)
-        except Exception:  # noqa: BLE001 - it is none
+        except Exception:
             return "swallowed"
 
     assert await soon(app.run(work)) == "done"
@@ -329,6 +404,20 @@ async def test_state_is_cleared_when_the_job_ends(app: App, lab: Lab) -> None:
         assert await app.engine.load(token) == {}
     result = await app.submit(Request(name="none"))
     await result.delete()
+
+
+async def test_state_expires_by_its_own_ttl(lab: Lab) -> None:
+    app = await lab.working(state_ttl=timedelta(seconds=0.1))
+
+    @app.task
+    async def work(context: Context) -> Any:
+        if context.attempt == 1:
+            await context.state.set("a", 1)
+            assert await context.state.get("a") == 1
+            raise Retry(after=0.3)
+        return await context.state.get("a", "expired")
+
+    assert await soon(app.run(work)) == "expired"
 
 
 async def test_each_job_has_its_own_state(app: App) -> None:

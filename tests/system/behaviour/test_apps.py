@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Coroutine
 from datetime import timedelta
@@ -14,7 +15,7 @@ import pytest
 from mognet import App, AppConfig, Context, Request
 from mognet.exceptions import BrokerError, ImproperlyConfigured, NotConnected, QueueNotFound
 
-from .conftest import Gate, Lab, nothing_runs, soon, state_is
+from .conftest import Gate, Lab, nothing_runs, soon, state_is, works
 
 
 async def test_connect_and_close(lab: Lab) -> None:
@@ -37,8 +38,7 @@ async def test_start_returns_when_closed(lab: Lab) -> None:
     app = lab.app()
     start = asyncio.ensure_future(app.start())
     await lab.start(lab.app())
-    while app.worker is None:
-        await asyncio.sleep(0.001)
+    await works(app)
     with pytest.raises(ImproperlyConfigured, match="running"):
         await app.start()
     await app.close()
@@ -139,8 +139,7 @@ def test_one_app_in_many_event_loops(url: str) -> None:
     async def use(n: int) -> int:
         async with app:
             start = asyncio.ensure_future(app.start())
-            while app.worker is None:
-                await asyncio.sleep(0.001)
+            await works(app)
             value = await soon(app.run(work, n))
         await soon(start)
         return value
@@ -162,8 +161,7 @@ async def test_nothing_is_left_after_close(url: str, tmp_path: Path) -> None:
         await context.gather(*[await context.submit(blocks) for _ in range(3)])
 
     start = asyncio.ensure_future(app.start())
-    while app.worker is None:
-        await asyncio.sleep(0.001)
+    await works(app)
     result = await app.submit(parent)
     waits = [asyncio.ensure_future(result.wait()) for _ in range(5)]
     await state_is(result, "SUSPENDED")
@@ -206,6 +204,7 @@ async def test_apps_of_different_names_do_not_meet(lab: Lab) -> None:
 async def test_imports(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tasks_of_mine.py").write_text("from mognet import task\n@task(name='imported')\ndef imported() -> int:\n    return 7\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tasks_of_mine", raising=False)
     app = await lab.working(imports=["tasks_of_mine"])
     assert await soon(app.run(Request(name="imported"))) == 7
     with pytest.raises(ImproperlyConfigured, match="no_such_module"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from typing import Any
 
@@ -67,6 +68,12 @@ RAISE: dict[str, Any] = {
     "slotted": Slotted("there"),
     "unicode": UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_logs(caplog: pytest.LogCaptureFixture) -> None:
+    """A lone surrogate in a captured record is more than pytest-xdist can send."""
+    caplog.set_level(logging.CRITICAL, "mognet.task")
 
 
 async def caught(app: App, error: BaseException, is_async: bool) -> Exception:

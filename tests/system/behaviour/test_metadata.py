@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import BaseModel
 
-from mognet import App, Context, Request
+from mognet import App, Context, Request, Retry
 from mognet.exceptions import AttemptLost, CouldNotSubmit, InvalidMetadata, ResultLost
 
 from .conftest import Gate, Lab, soon, state_is
@@ -224,8 +224,6 @@ async def test_a_def_task_changes_it_through_call_threadsafe(app: App) -> None:
 
 
 async def test_the_change_of_an_earlier_attempt_is_in_the_next_ones_request(app: App) -> None:
-    from mognet import Retry
-
     @app.task
     async def work(context: Context) -> dict[str, Any]:
         if context.attempt == 1:

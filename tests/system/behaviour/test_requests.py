@@ -42,7 +42,7 @@ def test_priorities_go_from_0_to_10(priority: int) -> None:
     with pytest.raises(ValueError, match="priority"):
         Request(name="a", priority=priority)
     request = Request[None](name="a")
-    with pytest.raises(ValueError, match="10|0"):
+    with pytest.raises(ValueError, match=r"10|0"):
         request.priority = priority
     assert [Request(name="a", priority=p).priority for p in (0, 10)] == [0, 10]
 

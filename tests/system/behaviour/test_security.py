@@ -10,7 +10,8 @@ from uuid import uuid4
 import pytest
 
 from mognet import App, Request
-from mognet.exceptions import TaskError
+from mognet.control import CONTROL
+from mognet.exceptions import MognetError, TaskError
 from mognet.outcomes import failed, succeeded
 from mognet.records import Job
 
@@ -137,7 +138,7 @@ async def test_the_code_of_an_exception_class_is_not_run(idle: App) -> None:
         "attributes": {"prop": "x", "plain": 1, "args": ["b"], "__cause__": "x", "with_traceback": "y"},
     }
     result = await plant(idle, failed, error)
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - whichever it is
+    with pytest.raises(Exception) as caught:
         await soon(result)
     assert effects == []
     if type(caught.value) is Trap:
@@ -163,8 +164,6 @@ async def test_the_code_of_an_exception_class_is_not_run(idle: App) -> None:
     ids=lambda data: repr(data[:20]),
 )
 async def test_garbled_errors_and_values(idle: App, data: bytes) -> None:
-    from mognet.exceptions import MognetError
-
     result = await plant(idle, failed, data)
     with pytest.raises(MognetError):
         await soon(result)
@@ -214,8 +213,6 @@ async def test_garbled_calls_end_invalid(app: App, body: bytes) -> None:
 
 
 async def test_garbled_control_messages_are_ignored(app: App) -> None:
-    from mognet.control import CONTROL
-
     for body in (b"", b"\xff", b"null", b"[]", b'{"kind":"revoke"}', b'{"kind":"other"}', b'{"kind":"status","reply_to":5}', b"[" * 10_000):
         await app.engine.publish(CONTROL, body)
 

@@ -13,6 +13,7 @@ import pytest
 
 from mognet import App, Context, Request, Result
 from mognet.exceptions import AttemptLost, Revoked
+from mognet.records import Job
 
 from .conftest import Gate, Lab, nothing_runs, soon, state_is, until
 
@@ -390,23 +391,21 @@ async def test_in_a_bounded_number_of_round_trips(idle: App, monkeypatch: pytest
     engine: Any = idle._engine
     trips: list[str] = []
     parents: list[UUID] = [uuid4()]
-    await idle.submit(Request(name="none", id=parents[0], delay=timedelta(hours=1)))
-    from mognet.records import Job
 
+    def counted(name: str, real: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            trips.append(name)
+            return real(*args, **kwargs)
+
+        return call
+
+    await idle.submit(Request(name="none", id=parents[0], delay=timedelta(hours=1)))
     for depth in range(20):
         jobs = [Job(uuid4(), "none", "tasks", b"{}", delay=3600.0, parent=parents[-1], root=parents[0]) for _ in range(5)]
         await engine.submit(jobs)
         parents.append(jobs[depth % 5].id)
     for name in ("submit", "claim", "extend", "settle", "get", "value", "update", "delete", "count", "load", "save", "publish", "search"):
-
-        def count(name: str = name, real: Any = getattr(engine, name)) -> Any:
-            def counted(*args: Any, **kwargs: Any) -> Any:
-                trips.append(name)
-                return real(*args, **kwargs)
-
-            return counted
-
-        monkeypatch.setattr(engine, name, count())
+        monkeypatch.setattr(engine, name, counted(name, getattr(engine, name)))
     await idle.revoke(parents[0])
     assert len(trips) <= 2, trips
     monkeypatch.undo()
