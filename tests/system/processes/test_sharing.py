@@ -58,8 +58,6 @@ async def test_an_idle_worker_wakes_at_once_and_costs_next_to_nothing(crew: Crew
     used, began = member.cpu(), time.monotonic()
     await asyncio.sleep(4)
     load = 100 * (member.cpu() - used) / (time.monotonic() - began)
-    print(
-        f"start: p50 {p50:.1f} ms, most {max(delays) * 1000:.1f} ms; idle: {load:.2f} % of a core, {member.memory() / 1024:.0f} MB"
-    )
+    print(f"start: p50 {p50:.1f} ms, most {max(delays) * 1000:.1f} ms; idle: {load:.2f} % of a core, {member.memory() / 1024:.0f} MB")
     assert p50 < 50  # milliseconds; usually 3, on a machine that has time
     assert load < 1
