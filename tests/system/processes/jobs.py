@@ -187,9 +187,9 @@ async def work(context: Context, number: int, seconds: float) -> int:
     begin(context, done=done)
     for step in range(done, 3):
         await asyncio.sleep(seconds / 3)
+        await context.set_metadata(**{f"step{step}": context.token.start})
         await context.state.set("done", step + 1)
         note("step", context.id, step=step + 1)
-        await context.set_metadata(**{f"step{step}": context.token.start})
     if number % 7 == 3 and not await context.state.get("paused"):
         await context.state.set("paused", True)
         raise Pause(resume_after=timedelta(seconds=0.05))
