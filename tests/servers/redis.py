@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import socket
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from servers import Server, find_binary, free_port
 
 
-def redis_server(folder: Path) -> tuple[Server, str]:
-    """A Redis that writes every command to disk before it answers, and its URL. Not started yet."""
+def redis_server(folder: Path, *more: str, durable: bool = True) -> tuple[Server, str]:
+    """A Redis that writes every command to disk before it answers (or nothing), and its URL. Not started yet."""
     port = free_port()
     command = [find_binary("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-    command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
+    command += [
+        "--save",
+        "",
+        "--appendonly",
+        "yes" if durable else "no",
+        "--appendfsync",
+        "always",
+        "--maxmemory-policy",
+        "noeviction",
+        *more,
+    ]
 
     def ready() -> bool:
         try:
@@ -23,3 +38,16 @@ def redis_server(folder: Path) -> tuple[Server, str]:
             return False
 
     return Server("redis-server", command, folder, ready), f"redis://127.0.0.1:{port}/0"
+
+
+@cache
+def shared_redis() -> str:
+    """The URL of a Redis for all tests of this process that do no harm to it; they may empty it. It keeps nothing on disk."""
+    if url := os.environ.get("MOGNET_TEST_REDIS_URL"):
+        return url
+    folder = Path(tempfile.mkdtemp(prefix="mognet-redis-"))
+    server, url = redis_server(folder, durable=False)
+    server.start()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)
+    return url

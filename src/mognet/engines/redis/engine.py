@@ -1,0 +1,375 @@
+"""The engine on Redis, shared by any number of processes on any number of machines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, NamedTuple, Self, TypeVar
+from uuid import UUID
+
+from mognet.codec import pack_done
+from mognet.engine import DONE, GroupBy
+from mognet.engines.mailbox import Exchange
+from mognet.engines.redis import address, keys
+from mognet.engines.redis.scripts import (
+    DIGITS,
+    Arg,
+    hold,
+    id_arg,
+    labels,
+    make_record,
+    micros,
+    optional,
+    script,
+    unpack_ended,
+)
+from mognet.engines.redis.search import Searching
+from mognet.engines.redis.session import Session
+from mognet.engines.redis.waiting import Waiter, Waiters
+from mognet.exceptions import ImproperlyConfigured, InvalidMetadata, MognetError, NotConnected
+from mognet.outcomes import Change, Outcome
+from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.states import FINAL, ResultState
+
+T = TypeVar("T")
+
+CHUNK = 500
+"""Jobs that one call of a script handles; the server does nothing else meanwhile."""
+
+WHOLE = 2000
+"""Jobs of one submit that are stored all or none; more are stored in several such steps."""
+
+LOOK_EVERY = 2.0
+"""Seconds between looks at the line while waiting: rings may be lost."""
+
+LOOK_FOR_IDS = 0.05
+"""The same for those who wait for certain jobs, for whom nobody rings."""
+
+
+class Claimed(NamedTuple):
+    """The answer of a claim."""
+
+    claims: list[Claim]
+    before: list[Arg]
+    """What undoes it: the arguments of ``unclaim.lua``."""
+    next_due: float
+    """Seconds until the next job of these queues will be due."""
+
+
+class RedisEngine:
+    """An :class:`mognet.engine.Engine` on a Redis server. Many engines, in any number of processes, may share it."""
+
+    def __init__(self, url: str, app: str = "app") -> None:
+        self.app = app
+        self.address = address.parse(url)
+        self._start = keys.prefix(app)
+        self._pid = os.getpid()
+        self._session: Session | None = None
+        self._owned: set[asyncio.Task[Any]] = set()
+
+    # opening and closing
+
+    async def __aenter__(self) -> Self:
+        if self._session is not None:
+            raise ImproperlyConfigured(f"the engine on {self.address.shown} is open already: use one RedisEngine for each event loop")
+        self._pid = os.getpid()
+        name = secrets.token_hex(6)
+        self._exchange = Exchange()
+        self._waiters = Waiters(name)
+        self._bell, self._done = keys.bell(self._start, name), keys.done(self._start)
+        session = Session(self.address, self._start, self._hear, self._waiters.ring_all)
+        await session.open(self._bell)
+        self._session = session
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        session = self._session
+        if session is None:
+            return
+        while self._owned:
+            await asyncio.wait(self._owned)
+        self._session = None
+        await session.close()
+
+    @property
+    def _open(self) -> Session:
+        if os.getpid() != self._pid:
+            raise ImproperlyConfigured(
+                f"the engine on {self.address.shown} was opened before this process was forked: open a new one here, "
+                "or start processes by 'spawn'"
+            )
+        if self._session is None:
+            raise NotConnected(f"the engine on {self.address.shown} is not open: use `async with`")
+        return self._session
+
+    async def _run(self, name: str, *arguments: Arg) -> Any:
+        return await self._safely(self._open.run(script(name), *arguments))
+
+    def _own(self, operation: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Let an operation go its way, whatever becomes of the one who asked for it."""
+        task = asyncio.create_task(operation)
+        self._owned.add(task)
+        task.add_done_callback(self._disown)
+        return task
+
+    def _disown(self, task: asyncio.Task[Any]) -> None:
+        self._owned.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def _safely(self, operation: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.shield(self._own(operation))
+
+    # the line
+
+    async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
+        return await self._safely(self._submit(jobs, enqueue))
+
+    async def _submit(self, jobs: Sequence[Job], enqueue: bool) -> list[bool]:
+        added: list[bool] = []
+        for start in range(0, len(jobs), WHOLE):
+            part = jobs[start : start + WHOLE]
+            arguments = [argument for job in part for argument in _job(job)]
+            answer = await self._open.run(script("submit"), int(enqueue), len(part), *arguments)
+            added += [each == 1 for each in answer]
+        return added
+
+    async def claim(
+        self,
+        node: str,
+        queues: Collection[str],
+        limit: int,
+        *,
+        lease: float,
+        wait: float = 0.0,
+        ids: Collection[UUID] | None = None,
+    ) -> list[Claim]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        if not queues or limit <= 0 or (ids is not None and not ids):
+            await asyncio.sleep(wait)
+            return []
+        waiter = self._waiters.enter(queues) if wait > 0 and ids is None and self._open else None
+        claimed: Claimed | None = None
+        try:
+            while True:
+                if waiter is not None:
+                    waiter.rung.clear()
+                claimed = await self._claim_safely(node, queues, limit, lease, waiter, ids)
+                left = deadline - loop.time()
+                if claimed.claims or left <= 0:
+                    return claimed.claims
+                if waiter is None:
+                    await asyncio.sleep(min(left, claimed.next_due, LOOK_FOR_IDS))
+                else:
+                    waiter.known = True
+                    await waiter.wait(min(left, claimed.next_due, LOOK_EVERY))
+        finally:
+            if waiter is not None:
+                self._leave(waiter, took=claimed is not None and bool(claimed.claims))
+
+    def _leave(self, waiter: Waiter, *, took: bool) -> None:
+        self._waiters.leave(waiter)
+        if waiter.known and not took and self._session is not None:
+            self._own(self._session.run(script("leave"), waiter.name.encode(), int(waiter.rung.is_set()), *map(keys.text, waiter.queues)))
+
+    async def _claim_safely(self, *request: Any) -> Claimed:
+        task = self._own(self._claim(*request))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            waiter: Waiter | None = request[-2]
+            if waiter is not None:
+                waiter.known = True
+            await asyncio.shield(self._own(self._hand_back(task)))
+            raise
+
+    async def _hand_back(self, task: asyncio.Task[Claimed]) -> None:
+        """Undo a claim that its caller will not receive."""
+        with suppress(MognetError):  # what was claimed nevertheless is ended by its lease
+            before = (await task).before
+            for start in range(0, len(before), 5 * CHUNK):
+                await self._open.run(script("unclaim"), *before[start : start + 5 * CHUNK])
+
+    async def _claim(
+        self, node: str, queues: Collection[str], limit: int, lease: float, waiter: Waiter | None, ids: Collection[UUID] | None
+    ) -> Claimed:
+        holder = secrets.token_hex(8)
+        arguments: list[Arg] = [len(queues), *map(keys.text, queues), *map(id_arg, ids or ())]
+        who: list[Arg] = [b"", 0, 0] if waiter is None else [waiter.name.encode(), micros(LOOK_EVERY + 1), int(waiter.known)]
+        whole = Claimed([], [], 0.0)
+        while True:
+            most = min(CHUNK, limit - len(whole.claims))
+            moment, due, rows = await self._open.run(
+                script("claim"),
+                keys.text(node),
+                micros(lease),
+                most,
+                holder.encode(),
+                *(who if not whole.claims else [b"", 0, 0]),
+                *arguments,
+            )
+            now = int(moment) / 1e6
+            for id, row, body in rows:
+                record = make_record(UUID(id.decode()), row)
+                starts = record.starts + 1
+                token = Token(record.id, starts, holder)
+                begun = record.started is not None
+                whole.before.extend([id, hold(token), DIGITS[record.state], optional(record.node), int(begun)])
+                record = record._replace(state=ResultState.RUNNING, starts=starts, node=node, started=record.started or now)
+                whole.claims.append(Claim(token, record, body or b""))
+            if len(rows) < most or len(whole.claims) >= limit:
+                return whole._replace(next_due=float("inf") if due == b"-1" else int(due) / 1e6)
+
+    async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
+        return await self._safely(self._extend(list(tokens), lease))
+
+    async def _extend(self, tokens: list[Token], lease: float) -> set[Token]:
+        held: set[Token] = set()
+        for start in range(0, len(tokens), CHUNK):
+            part = tokens[start : start + CHUNK]
+            arguments = [argument for token in part for argument in (id_arg(token.id), hold(token))]
+            answer = await self._open.run(script("extend"), micros(lease), *arguments)
+            held |= {token for token, holds in zip(part, answer, strict=True) if holds}
+        return held
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
+        return await self._safely(self._settle(outcomes))
+
+    async def _settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
+        settled: list[Record | None] = []
+        for start in range(0, len(outcomes), CHUNK):
+            part = outcomes[start : start + CHUNK]
+            rows = await self._open.run(script("settle"), *[argument for outcome in part for argument in _outcome(outcome)])
+            settled += [None if row is None else make_record(outcome.token.id, row) for outcome, row in zip(part, rows, strict=True)]
+        return settled
+
+    # the records
+
+    async def get(self, ids: Collection[UUID]) -> list[Record | None]:
+        return await self._safely(self._get(list(ids)))
+
+    async def _get(self, ids: list[UUID]) -> list[Record | None]:
+        records: list[Record | None] = []
+        for start in range(0, len(ids), CHUNK):
+            part = ids[start : start + CHUNK]
+            rows = await self._open.run(script("get"), *map(id_arg, part))
+            records += [None if row is None else make_record(id, row) for id, row in zip(part, rows, strict=True)]
+        return records
+
+    async def value(self, id: UUID) -> bytes | None:
+        value: bytes | None = await self._run("value", id_arg(id))
+        return value
+
+    async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
+        if change.token is not None and change.token.id != id:
+            return None
+        arguments: list[Arg] = [id_arg(id), hold(change.token), b"".join(DIGITS[state] for state in unless)]
+        arguments += [b"" if change.state is None else DIGITS[change.state], int(change.descendants), micros(change.ttl)]
+        arguments += [int(change.tombstone), b"" if change.max_metadata is None else change.max_metadata, *labels(change.metadata or b"{}")]
+        answer, *rest = await self._run("update", *arguments)
+        if answer == b"large":
+            raise InvalidMetadata(f"the job's metadata would grow to {rest[0]} bytes, more than max_metadata_size={change.max_metadata}")
+        return make_record(id, rest[0]) if answer == b"ok" else None
+
+    async def delete(self, ids: Collection[UUID]) -> int:
+        return await self._safely(self._delete(list(ids)))
+
+    async def _delete(self, ids: list[UUID]) -> int:
+        parts = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+        return sum([await self._open.run(script("delete"), *map(id_arg, part)) for part in parts])
+
+    def search(self, query: Query) -> AsyncIterator[Record]:
+        return Searching(self._start, self._run).search(query)
+
+    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+        return await Searching(self._start, self._run).count(query, by)
+
+    # a running task's notes
+
+    async def load(self, token: Token) -> dict[str, bytes]:
+        return _notes(await self._run("load", id_arg(token.id), hold(token)))
+
+    async def save(self, token: Token, changes: Mapping[str, bytes | None], *, ttl: float | None = None) -> dict[str, bytes] | None:
+        arguments = [argument for name, value in changes.items() for argument in (keys.text(name), optional(value))]
+        replaced = await self._run("save", id_arg(token.id), hold(token), micros(ttl), *arguments)
+        return None if replaced is None else _notes(replaced)
+
+    # signals
+
+    async def publish(self, channel: str, body: bytes) -> None:
+        await self._safely(self._open.publish(keys.channel(self._start, channel), body))
+
+    @asynccontextmanager
+    async def _subscribe(self, channels: Collection[str]) -> AsyncIterator[AsyncIterator[Signal]]:
+        session = self._open
+        wanted = [keys.channel(self._start, channel) for channel in channels] + ([self._done] if DONE in channels else [])
+        async with self._exchange.subscribe(*channels) as signals:
+            await session.subscribe(*wanted)
+            try:
+                yield signals
+            finally:
+                session.unsubscribe(*wanted)
+
+    def subscribe(self, *channels: str) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+        return self._subscribe(set(channels))
+
+    def _hear(self, channel: bytes, body: bytes) -> None:
+        """Something was published."""
+        if channel == self._bell:
+            number, _, queue = body.partition(b":")
+            if not self._waiters.ring(int(number), queue.decode("utf-8", "surrogatepass")) and self._session is not None:
+                self._own(self._session.run(script("leave"), b"", 1, queue))
+        elif channel == self._done:
+            for record, value in unpack_ended(body):
+                self._exchange.publish(Signal(DONE, pack_done(record, value)))
+        else:
+            name = channel[len(keys.channel(self._start, "")) :].decode("utf-8", "surrogatepass")
+            self._exchange.publish(Signal(name, body))
+
+    # upkeep
+
+    async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
+        return await self._safely(self._sweep(limit))
+
+    async def _sweep(self, limit: int) -> Swept:
+        done: Counter[str] = Counter()
+        while True:
+            most = min(CHUNK, limit - max(done["recovered"], done["looked"]))
+            recovered, expired, looked = await self._open.run(script("sweep"), most)
+            done.update(recovered=recovered, expired=expired, looked=looked)
+            if max(recovered, looked) < most:
+                return Swept(done["recovered"], done["expired"], False)
+            if max(done["recovered"], done["looked"]) >= limit:
+                return Swept(done["recovered"], done["expired"], True)
+
+
+def _job(job: Job) -> list[Arg]:
+    """A job as ``submit.lua`` takes it."""
+    fields = labels(job.metadata)
+    token = b""
+    if job.parent_token is not None:
+        token = hold(job.parent_token) if job.parent_token.id == job.parent else b"-"
+    root = b"" if job.root is None or job.root == job.id else id_arg(job.root)
+    parent = b"" if job.parent is None else id_arg(job.parent)
+    head: list[Arg] = [id_arg(job.id), keys.text(job.name), keys.text(job.queue), job.body, job.priority, micros(job.delay), parent, root]
+    return [*head, token, optional(job.label), micros(job.ttl), len(fields) // 2, *fields]
+
+
+def _outcome(outcome: Outcome) -> list[Arg]:
+    """An outcome as ``settle.lua`` takes it."""
+    why = b"" if outcome.again is None else outcome.again.value.encode()
+    head = [id_arg(outcome.token.id), hold(outcome.token), DIGITS[outcome.state], why]
+    return [*head, micros(outcome.delay), micros(outcome.ttl), micros(outcome.value_ttl), optional(outcome.value)]
+
+
+def _notes(pairs: Sequence[bytes]) -> dict[str, bytes]:
+    names = [name.decode("utf-8", "surrogatepass") for name in pairs[::2]]
+    return dict(zip(names, pairs[1::2], strict=True))
+
+
+__all__ = ["RedisEngine"]

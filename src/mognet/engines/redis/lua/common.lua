@@ -1,0 +1,244 @@
+-- What the transitions share; put before each of them. KEYS[1] is the prefix of the app's keys: all of them are in one hash slot.
+local P, call = KEYS[1], redis.call
+local clock = call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+
+-- The fields of a job's hash (keys.py says what they are), and their places in a row. Readers need the first RECORD of them.
+local FIELDS = {'n', 'q', 's', 'p', 'c', 'd', 'b', 'f', 'a', 'o', 't', 'u', 'r', 'w', 'l', 'y', 'x', 'm', 'k', 'e', 'i', 'v', 'g'}
+local NAME, QUEUE, STATE, PRIORITY, CREATED, DUE, BEGAN, FINISHED, STARTS, STOPS, ATTEMPT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local PARENT, ROOT, NODE, LABEL, TTL, EXPIRES, META, TOKEN, ARRIVAL, LINED, VALUE_ENDS, NOTES = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23
+local RECORD = META
+local PENDING, RUNNING, SUSPENDED, SUCCESS, REVOKED = '0', '1', '2', '3', '5'
+local SMALL_VALUE = 4096
+
+local function key(kind, name) return P .. kind .. ':' .. name end
+
+-- Lua writes large numbers with an exponent unless told.
+local function int(n) return string.format('%.0f', n) end
+
+local function optional(text) return text ~= '-' and text:sub(2) or false end
+
+-- Changes of sorted sets are gathered, so that each set is changed by one command.
+local adding, removing = {}, {}
+
+local function add(set, score, member)
+  local list = adding[set]
+  if not list then list = {}; adding[set] = list end
+  list[#list + 1] = score
+  list[#list + 1] = member
+end
+
+local function drop(set, member)
+  local list = removing[set]
+  if not list then list = {}; removing[set] = list end
+  list[#list + 1] = member
+end
+
+-- Lua's stack holds about 8000 arguments.
+local function in_chunks(command, set, list)
+  for i = 1, #list, 1000 do call(command, set, unpack(list, i, math.min(i + 999, #list))) end
+end
+
+-- How many jobs of each state, queue and name there are.
+local tally = {}
+
+local function count(r, state, n)
+  local field = state .. #r[QUEUE] .. ':' .. r[QUEUE] .. (r[NAME] and '+' .. r[NAME] or '-')
+  tally[field] = (tally[field] or 0) + n
+end
+
+local function change_state(r, state)
+  count(r, r[STATE], -1)
+  count(r, state, 1)
+  r[STATE] = state
+end
+
+-- The line of a queue: 'ready' by priority and due time in one score, 'later' by due time. 16 bits of a double's 53 are left
+-- to the priority, and the due time is kept in units of 10 microseconds since 2020. Equal scores go by arrival, with which
+-- a member begins.
+local EPOCH = 157783680000000
+local LEVEL = 2 ^ 48
+local rings, soonest = {}, {}
+
+local function place(r, id) return r[ARRIVAL] .. string.format('%x', r[PRIORITY]) .. id end
+
+local function score(priority, due) return (10 - priority) * LEVEL + math.max(0, math.floor(due / 10) - EPOCH) end
+
+local function arrival(n) return string.format('%015.0f', n) end
+
+local function next_arrival() return arrival(call('INCR', P .. 'seq')) end
+
+-- Now, or so many microseconds later, in the units that a score can hold: never after a moment that is due already.
+local function due_in(delay) return delay > 0 and math.ceil((now + delay) / 10) * 10 or math.floor(now / 10) * 10 end
+
+local function line_up(id, r)
+  local due, queue = tonumber(r[DUE]), r[QUEUE]
+  if due <= now then
+    add(key('ready', queue), score(r[PRIORITY], due), place(r, id))
+    rings[queue] = (rings[queue] or 0) + 1
+  else
+    add(key('later', queue), due, place(r, id))
+    soonest[queue] = math.min(soonest[queue] or due, due)
+  end
+end
+
+local function leave_line(id, r)
+  if r[LINED] == '1' then
+    drop(key('ready', r[QUEUE]), place(r, id))
+    drop(key('later', r[QUEUE]), place(r, id))
+  end
+end
+
+-- Wake up to n of those who wait for jobs of a queue: one ring for each job. Who does not hear is gone, and the next is rung for.
+local function wake(queue, n)
+  local waiting = key('wait', queue)
+  while n > 0 do
+    local popped = call('ZPOPMIN', waiting)
+    if not popped[1] then return end
+    local engine, number = popped[1]:match('^(.*)/(.*)$')
+    if tonumber(popped[2]) >= now and call('PUBLISH', key('bell', engine), number .. ':' .. queue) > 0 then n = n - 1 end
+  end
+end
+
+-- Rows.
+
+local function remove(id, r)
+  count(r, r[STATE], -1)
+  leave_line(id, r)
+  call('DEL', key('job', id), key('body', id), key('notes', id), key('meta', id))
+  drop(P .. (r[STATE] >= SUCCESS and 'done' or 'open'), id)
+  drop(P .. 'ids', id)
+  if r[TOKEN] then drop(P .. 'leases', id) end
+  if r[EXPIRES] or r[VALUE_ENDS] or r[NOTES] then drop(P .. 'ends', id) end
+  if r[PARENT] then drop(key('children', r[PARENT]), id) end
+  if r[ROOT] then drop(key('tree', r[ROOT]), id) end
+end
+
+local function gone(r) return not r[STATE] or (r[EXPIRES] and tonumber(r[EXPIRES]) <= now) end
+
+-- A job as far as it can be seen; one that has expired goes now.
+local function fetch(id)
+  local r = call('HMGET', key('job', id), unpack(FIELDS))
+  if not gone(r) then return r end
+  if r[STATE] then remove(id, r) end
+  return nil
+end
+
+-- The same for those who only read.
+local function look(id)
+  local r = call('HMGET', key('job', id), unpack(FIELDS, 1, RECORD))
+  return not gone(r) and r or nil
+end
+
+local function json(pairs_)
+  local items = {}
+  for i = 1, #pairs_, 2 do items[#items + 1] = pairs_[i] .. ':' .. pairs_[i + 1] end
+  return '{' .. table.concat(items, ',') .. '}'
+end
+
+-- A row as it is answered: with the metadata as a text.
+local function whole(id, r)
+  if r[META] == '1' then r[META] = json(call('HGETALL', key('meta', id))) end
+  return r
+end
+
+-- The value and the record end; what is due first is when a sweep has to look.
+local function set_end(id, r, ttl, value_ttl)
+  if r[VALUE_ENDS] and tonumber(r[VALUE_ENDS]) <= now then call('DEL', key('body', id)) end
+  local expires = ttl and now + ttl
+  local value_ends = value_ttl and now + value_ttl or expires
+  if expires then value_ends = math.min(expires, value_ends) end
+  r[EXPIRES] = expires and int(expires) or false
+  r[VALUE_ENDS] = value_ends and int(value_ends) or false
+  if value_ends then
+    call('HSET', key('job', id), 'v', r[VALUE_ENDS])
+    add(P .. 'ends', value_ends, id)
+  elseif r[NOTES] then
+    drop(P .. 'ends', id)
+  end
+  if expires then call('HSET', key('job', id), 'x', r[EXPIRES]) end
+end
+
+-- A final state: out of line, without token and notes. DONE is told when all is done.
+local ended = {}
+
+local function finish(id, r, state, ttl, value_ttl, value)
+  local job = key('job', id)
+  leave_line(id, r)
+  if r[STATE] == RUNNING then r[STOPS] = int((r[STOPS] or 0) + 1) end
+  change_state(r, state)
+  r[FINISHED] = int(math.max(now, r[CREATED]))
+  if r[TTL] then ttl, value_ttl = tonumber(r[TTL]), tonumber(r[TTL]) end
+  if not value then value_ttl = nil end
+  call('HSET', job, 's', state, 'f', r[FINISHED], 'o', r[STOPS] or '0')
+  set_end(id, r, ttl, value_ttl)
+  if r[TOKEN] then drop(P .. 'leases', id) end
+  if r[NOTES] then call('DEL', key('notes', id)) end
+  if r[ARRIVAL] then call('HDEL', job, 'k', 'e', 'i', 'g') end
+  r[TOKEN], r[ARRIVAL], r[LINED], r[NOTES] = false, false, false, false
+  drop(P .. 'open', id)
+  add(P .. 'done', tonumber(r[CREATED]), id)
+  if value then call('SET', key('body', id), value) else call('DEL', key('body', id)) end
+  ended[#ended + 1] = {id, r, value and #value <= SMALL_VALUE and value}
+end
+
+-- DONE as fields of bytes: their lengths, then they themselves (session.py reads it). Only if somebody listens.
+local function tell()
+  if #ended == 0 or call('PUBSUB', 'NUMSUB', P .. 'done')[2] == 0 then return end
+  local lengths, texts, size = {}, {}, 0
+  local function field(text)
+    lengths[#lengths + 1] = text and #text or -1
+    if text then texts[#texts + 1] = text; size = size + #text end
+  end
+  local function send()
+    call('PUBLISH', P .. 'done', table.concat(lengths, ',') .. ';' .. table.concat(texts))
+    lengths, texts, size = {}, {}, 0
+  end
+  for _, each in ipairs(ended) do
+    local r = whole(each[1], each[2])
+    field(each[1])
+    for i = 1, RECORD do field(r[i]) end
+    field(each[3])
+    if size > 65536 then send() end
+  end
+  if #lengths > 0 then send() end
+end
+
+-- Write what was gathered, and ring.
+local function flush()
+  for set, list in pairs(removing) do in_chunks('ZREM', set, list) end
+  for set, list in pairs(adding) do in_chunks('ZADD', set, list) end
+  for field, n in pairs(tally) do
+    if n ~= 0 and call('HINCRBY', P .. 'counts', field, n) <= 0 then call('HDEL', P .. 'counts', field) end
+  end
+  tell()
+  for queue, n in pairs(rings) do wake(queue, n) end
+  for queue, due in pairs(soonest) do
+    -- Whoever waits knows the due time of the first; if that is another one now, somebody has to look again.
+    local head = call('ZRANGE', key('later', queue), 0, 0, 'WITHSCORES')
+    if head[2] and tonumber(head[2]) == due then wake(queue, 1) end
+  end
+end
+
+-- Delete what has expired by now, at most so many things; answer how many went, and how many were looked at.
+local function expire(limit)
+  local ids = call('ZRANGEBYSCORE', P .. 'ends', '-inf', now, 'LIMIT', 0, limit)
+  local expired = 0
+  for _, id in ipairs(ids) do
+    local r = call('HMGET', key('job', id), unpack(FIELDS))
+    if not r[STATE] then
+      drop(P .. 'ends', id)
+    elseif gone(r) then
+      remove(id, r)
+      expired = expired + 1
+    elseif r[STATE] >= SUCCESS then
+      expired = expired + call('DEL', key('body', id))
+      if r[EXPIRES] then add(P .. 'ends', tonumber(r[EXPIRES]), id) else drop(P .. 'ends', id) end
+    else
+      expired = expired + call('DEL', key('notes', id))
+      call('HDEL', key('job', id), 'g')
+      drop(P .. 'ends', id)
+    end
+  end
+  return expired, #ids
+end

@@ -1,0 +1,85 @@
+-- Store jobs, each in its turn, and put them in line. Answers for each whether it was added.
+-- ARGV: in line?, number, and for each job: id, name, queue, body, priority, delay, parent, root, parent's token, label, ttl,
+-- number of metadata keys, and these with their values.
+local enqueue, total = ARGV[1] == '1', tonumber(ARGV[2])
+local first = call('INCRBY', P .. 'seq', total) - total
+local at = 2
+local function argument()
+  at = at + 1
+  return ARGV[at]
+end
+
+local family = {}
+local function parent_row(id)
+  if family[id] == nil then family[id] = fetch(id) or false end
+  return family[id]
+end
+
+local function insert(n, id, r, body, metadata)
+  local job = key('job', id)
+  -- A microsecond apart, so that they are found in the order of their arrival; to store one takes longer than that.
+  local created = now + n - 1
+  r[STATE], r[CREATED] = PENDING, int(created)
+  local fields = {'q', r[QUEUE], 's', PENDING, 'p', r[PRIORITY], 'c', r[CREATED], 'd', r[DUE]}
+  local function field(name, value)
+    if value then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
+  end
+  field('n', r[NAME])
+  field('u', r[PARENT])
+  field('r', r[ROOT])
+  field('l', r[LABEL])
+  if #metadata > 0 then
+    r[META] = '1'
+    field('m', '1')
+    in_chunks('HSET', key('meta', id), metadata)
+  end
+  if body then
+    r[ARRIVAL], r[LINED] = arrival(first + n), enqueue and '1' or '0'
+    field('e', r[ARRIVAL])
+    field('i', r[LINED])
+    call('SET', key('body', id), body)
+    add(P .. 'open', created, id)
+  end
+  call('HSET', job, unpack(fields))
+  add(P .. 'ids', 0, id)
+  if r[PARENT] then add(key('children', r[PARENT]), created, id) end
+  if r[ROOT] then add(key('tree', r[ROOT]), created, id) end
+  count(r, PENDING, 1)
+  family[id] = r
+end
+
+local added = {}
+for n = 1, total do
+  local r = {}
+  for i = 1, #FIELDS do r[i] = false end
+  local id = argument()
+  r[NAME], r[QUEUE] = argument(), argument()
+  local body = argument()
+  r[PRIORITY] = argument()
+  r[DUE] = int(due_in(tonumber(argument())))
+  local parent, root, token = argument(), argument(), argument()
+  r[LABEL] = optional(argument())
+  local ttl = tonumber(argument())
+  local metadata = {}
+  for i = 1, 2 * tonumber(argument()) do metadata[i] = argument() end
+  r[PARENT], r[ROOT] = parent ~= '' and parent, root ~= '' and root
+
+  local above = r[PARENT] and parent_row(parent)
+  local known = family[id] or fetch(id)
+  added[n] = 0
+  if known then
+    family[id] = known
+  elseif above and above[STATE] == REVOKED then
+    insert(n, id, r, nil, metadata)
+    finish(id, r, REVOKED, ttl, nil, nil)
+  elseif token == '' or (above and above[TOKEN] == token) then
+    insert(n, id, r, body, metadata)
+    if enqueue then line_up(id, r) end
+    added[n] = 1
+  end
+end
+flush()
+return added

@@ -1,0 +1,131 @@
+"""The scripts, one for each transition, and the rows that they answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import from_json, to_json
+
+from mognet.engines.redis import keys
+from mognet.engines.redis.keys import text
+from mognet.records import Record, Token
+from mognet.states import ResultState
+
+STATES = tuple(ResultState)
+"""The states in the order of their digits."""
+
+DIGITS = {state: b"%d" % number for number, state in enumerate(STATES)}
+_BY_DIGIT = {digit: state for state, digit in DIGITS.items()}
+
+Arg = bytes | int
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua text, and the name under which the server keeps it."""
+
+    name: str
+    text: bytes
+    sha: bytes
+
+
+@cache
+def script(name: str) -> Script:
+    """A transition's script, with what all of them share before it."""
+    folder = files("mognet.engines.redis") / "lua"
+    source = (folder / "common.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
+    return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
+
+
+# --- arguments
+
+
+def optional(value: bytes | str | None) -> bytes:
+    """A value, or none, as one argument."""
+    if value is None:
+        return b"-"
+    return b"+" + (value if isinstance(value, bytes) else text(value))
+
+
+def micros(seconds: float | None) -> bytes:
+    """A duration or a moment in microseconds; none: an empty text, which Lua reads as no number."""
+    return b"" if seconds is None else b"%d" % round(seconds * 1_000_000)
+
+
+def hold(token: Token | None) -> bytes:
+    """A token as it stands in a job's hash."""
+    return b"" if token is None else b"%d:%b" % (token.start, text(token.holder))
+
+
+def id_arg(id: UUID) -> bytes:
+    """An id as it stands in keys."""
+    return id.hex.encode()
+
+
+def labels(metadata: bytes) -> list[bytes]:
+    """The keys and values of a JSON object, each as a JSON text."""
+    if metadata == b"{}":
+        return []
+    return [item for key, value in from_json(metadata).items() for item in (to_json(key), to_json(value))]
+
+
+# --- answers
+
+Row = Sequence[Any]
+
+
+def make_record(id: UUID, row: Row) -> Record:
+    """A record from a row of a script."""
+    name, queue, state, priority, created, due, begun, finished, starts, stops, attempt, parent, root, node, label, ttl, expires, meta = (
+        row[: keys.RECORD]
+    )
+    return Record(
+        id,
+        _text(name),
+        queue.decode("utf-8", "surrogatepass"),
+        _BY_DIGIT[state],
+        int(priority),
+        int(created) / 1e6,
+        int(due) / 1e6,
+        meta or b"{}",
+        _seconds(begun),
+        _seconds(finished),
+        int(starts or 0),
+        int(stops or 0),
+        int(attempt or 1),
+        None if parent is None else UUID(parent.decode()),
+        id if root is None else UUID(root.decode()),
+        _text(node),
+        _text(label),
+        _seconds(ttl),
+        _seconds(expires),
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "surrogatepass")
+
+
+def _seconds(value: bytes | None) -> float | None:
+    return None if value is None else int(value) / 1e6
+
+
+def unpack_ended(body: bytes) -> list[tuple[Record, bytes | None]]:
+    """What a script told on the ``done`` channel: records and small values."""
+    head, _, rest = body.partition(b";")
+    fields: list[bytes | None] = []
+    at = 0
+    for length in map(int, head.split(b",")):
+        fields.append(None if length < 0 else rest[at : at + length])
+        at += max(0, length)
+    each = keys.RECORD + 2
+    return [
+        (make_record(UUID((fields[start] or b"").decode()), fields[start + 1 : start + 1 + keys.RECORD]), fields[start + each - 1])
+        for start in range(0, len(fields), each)
+    ]
