@@ -58,7 +58,7 @@ class LeaseKeeper:
             self._thread.join()
 
     def add(self, token: Token, name: str) -> None:
-        """Keep a lease from now on; ``name`` is for the log."""
+        """Keep a lease from now on; ``name`` is the task's, for the log."""
         idle = not self._tokens
         self._tokens[token] = name
         if idle:
@@ -163,5 +163,7 @@ class LeaseKeeper:
         with suppress(RuntimeError):
             task = asyncio.current_task(self._worker_loop)
             if task is not None:
-                return task.get_name()
+                name = task.get_name()
+                jobs = [f"{name}[{token.id}]" for token, each in list(self._tokens.items()) if each == name]
+                return jobs[0] if len(jobs) == 1 else name
         return " or ".join(list(self._tokens.values())[:3]) or "something"

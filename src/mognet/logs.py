@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
+from mognet.records import Record
 
-class JobInfo(NamedTuple):
-    """What every log record made inside a task carries."""
+FIELDS = ("task_id", "task", "queue", "attempt", "node")
+"""What every log record made inside a task carries."""
 
-    task_id: str | None = None
-    task: str | None = None
-    queue: str | None = None
-    attempt: int | None = None
-    node: str | None = None
-
-
-NO_JOB = JobInfo()
-
-_current: ContextVar[JobInfo] = ContextVar("mognet_job", default=NO_JOB)
+_current: ContextVar[Record | None] = ContextVar("mognet_job", default=None)
 _installed: list[Any] = []
 
 
-@contextmanager
-def job_logs(info: JobInfo) -> Iterator[None]:
-    """Inside the context, log records carry this job's attributes."""
-    token = _current.set(info)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+def mark_logs(job: Record) -> None:
+    """From here on, log records made in this asyncio task, and in what it starts, carry the job's attributes."""
+    _current.set(job)
+
+
+def _attributes(job: Record | None) -> tuple[object, ...]:
+    return (None,) * len(FIELDS) if job is None else (str(job.id), job.name, job.queue, job.attempt, job.node)
 
 
 def install() -> None:
@@ -46,7 +35,7 @@ def install() -> None:
 
     def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = below(*args, **kwargs)
-        for name, value in zip(JobInfo._fields, _current.get(), strict=True):
+        for name, value in zip(FIELDS, _attributes(_current.get()), strict=True):
             if name not in record.__dict__:
                 record.__dict__[name] = value
         return record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -32,7 +32,7 @@ class Stop(Enum):
     """The worker stops: the job is to be handed back."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Attempt:
     """One run of one job on this worker."""
 
@@ -45,20 +45,31 @@ class Attempt:
     """What the task raised."""
     settling: bool = False
     """Its outcome is known and on its way: too late to stop it."""
-    closing: Callable[[], bool] = lambda: False
+    closing: Callable[[], bool] = bool
     """Whether the whole worker is being cancelled."""
     limit: asyncio.Timeout | None = None
     started: float = field(default_factory=time.monotonic)
 
+    token: Token = field(init=False)
+    """Proof of owning the job."""
+    task_name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.token = self.claim.token
+        self.task_name = self.claim.record.name or "task"
+
+    def __str__(self) -> str:
+        return f"{self.task_name}[{self.token.id}]"
+
     @property
     def over(self) -> bool:
         """Whether it is being stopped."""
-        return self.stop is not None or self.closing() or (self.limit is not None and self.limit.expired())
+        return self.stop is not None or self.closing() or self.expired
 
     @property
-    def token(self) -> Token:
-        """Proof of owning the job."""
-        return self.claim.token
+    def expired(self) -> bool:
+        """Whether its deadline has passed."""
+        return self.limit is not None and self.limit.expired()
 
 
 MakeContext = Callable[[Attempt], Context]
@@ -77,6 +88,7 @@ class Runner:
         self._middleware = middleware
         self._make_context = make_context
         self._threads = Threads()
+        self._gates = (self._crashed_too_often, self._unreadable, self._too_deep, self._too_late)
 
     def close(self) -> None:
         """Let go of the threads of ``def`` tasks; one whose function cannot be stopped ends when that returns."""
@@ -84,8 +96,7 @@ class Runner:
 
     async def run(self, attempt: Attempt) -> Outcome | None:
         """Run the job. None: there is nothing to settle, because the job is not this worker's any more."""
-        gates = (self._crashed_too_often, self._unreadable, self._too_deep, self._too_late)
-        for gate in gates:
+        for gate in self._gates:
             outcome = gate(attempt)
             if outcome is not None:
                 return outcome
@@ -131,23 +142,35 @@ class Runner:
             await self._middleware.call("on_task_starting", context)
         if task.takes_context:
             args = (context, *args)
-        attempt.limit = asyncio.timeout(self._seconds(attempt, task))
+        seconds = self._seconds(attempt, task)
         try:
-            async with attempt.limit:
-                value = await (task.function(*args, **kwargs) if task.is_async else self._threads.run(task.function, *args, **kwargs))
+            if seconds is None:
+                value = await self._result(task, args, kwargs)
+            else:
+                attempt.limit = asyncio.timeout(seconds)
+                async with attempt.limit:
+                    value = await self._result(task, args, kwargs)
         except GeneratorExit:  # the event loop is gone
             raise
         except BaseException as error:  # whatever it is, it is this attempt's end, and not the worker's
             # Past its deadline a job is revoked, also if it took the cancellation for something else.
-            outcome = self._revoked(attempt) if attempt.limit.expired() else self._judge(attempt, task, error)
+            outcome = self._revoked(attempt) if attempt.expired else self._judge(attempt, task, error)
         else:
-            outcome = self._revoked(attempt) if attempt.limit.expired() else self._returned(attempt, value)
+            outcome = self._revoked(attempt) if attempt.expired else self._returned(attempt, value)
         finally:
             context.end()
         return None if attempt.stop in (Stop.REVOKED, Stop.LOST) else outcome
 
+    def _result(self, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        if task.is_async:
+            result: Awaitable[Any] = task.function(*args, **kwargs)
+            return result
+        return self._threads.run(task.function, *args, **kwargs)
+
     def _seconds(self, attempt: Attempt, task: Task) -> float | None:
         call = attempt.call
+        if task.timeout is call.timeout is call.latest is None:
+            return None
         latest = None if call.latest is None else max(0.0, call.latest - time.time())
         limits = [limit for limit in (task.timeout, call.timeout, latest) if limit is not None]
         return min(limits, default=None)

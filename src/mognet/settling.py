@@ -43,15 +43,20 @@ class Settler:
         """Store an outcome. None: the claim is lost. Raises :class:`MognetError` only after :meth:`give_up`."""
         if outcome.state is ResultState.REVOKED:
             return await self._end_by_deadline(outcome)
-        storing = self._settles.add(outcome)
+        try:
+            return await self._settles.add(outcome)
+        except asyncio.CancelledError:  # by the task's own code, or by the end of the loop: the task has ended all the same
+            return await self._settle_again(outcome)
+
+    async def _settle_again(self, outcome: Outcome) -> Record | None:
+        """The outcome may be on its way; so once more, and what was stored then is recognised."""
         while True:
             try:
-                return await asyncio.shield(storing)
-            except asyncio.CancelledError:  # by the task's own code, or by the end of the loop: the task has ended all the same
+                record = await self._settles.add(outcome)
+                return (await self._recognise([outcome], [record]))[0]
+            except asyncio.CancelledError:
                 if self._giving_up.is_set():
                     raise
-                if storing.cancelled():
-                    storing = self._settles.add(outcome)
 
     def failure(self, token: Token, error: Exception) -> Outcome:
         """The outcome of an attempt that ended with this error."""

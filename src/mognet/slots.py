@@ -100,6 +100,10 @@ class Slots:
         return self._changed.wait()
 
 
+def _always() -> bool:
+    return True
+
+
 class Place:
     """A running job's place among the slots.
 
@@ -133,6 +137,7 @@ class Place:
             self._left = True
             self._slots.end(waiting=not self._has_slot)
             self._has_slot = False
+            self._over = _always  # it leads back to the attempt, and a circle would have to be collected
 
     @asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:

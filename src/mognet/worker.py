@@ -20,7 +20,7 @@ from mognet.engine import Engine, OpenEngine
 from mognet.exceptions import MognetError
 from mognet.janitor import keep_tidy
 from mognet.keeper import LeaseKeeper
-from mognet.logs import JobInfo, install, job_logs
+from mognet.logs import install, mark_logs
 from mognet.middleware import MiddlewareStack
 from mognet.outcomes import Again, Outcome, released
 from mognet.records import Claim, Record, Signal, Token
@@ -265,10 +265,10 @@ class Worker:
         with suppress(BaseException):  # whatever it does about it
             coroutine.close()
         if inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED:
-            _log.error("%s did not stop within %.0f s of being cancelled, and is ended by force", task.get_name(), PATIENCE)
+            _log.error("%s did not stop within %.0f s of being cancelled, and is ended by force", attempt, PATIENCE)
             task.cancel()
         else:
-            _log.error("%s cannot be stopped: it is left behind, and its lease runs out", task.get_name())
+            _log.error("%s cannot be stopped: it is left behind, and its lease runs out", attempt)
 
     # one job
 
@@ -276,14 +276,13 @@ class Worker:
         attempt = Attempt(claim, closing=self._closing)
         self._taken += 1
         self._places[attempt] = Place(attempt.token, self._engine, self._slots, lambda: attempt.over)
-        self._keeper.add(attempt.token, f"{claim.record.name}[{claim.record.id}]")
+        self._keeper.add(attempt.token, attempt.task_name)
         self.running_tasks[claim.record.id] = attempt
         self._idle.clear()
         self._run_task(attempt, self._work(attempt))
 
     def _run_task(self, attempt: Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
-        record = attempt.claim.record
-        task = self._tasks[attempt] = self._loop.create_task(coroutine, name=f"{record.name}[{record.id}]")
+        task = self._tasks[attempt] = self._loop.create_task(coroutine, name=attempt.task_name)
         task.add_done_callback(lambda task: self._ended(attempt, task))
 
     def _closing(self) -> bool:
@@ -298,7 +297,7 @@ class Worker:
             self._run_task(attempt, self._release(attempt))
             return
         if error is not None:
-            _log.error("%s ended in an unexpected way", task.get_name(), exc_info=error)
+            _log.error("%s ended in an unexpected way", attempt, exc_info=error)
         del self._tasks[attempt]
         if not self._tasks:
             self._idle.set()
@@ -319,16 +318,16 @@ class Worker:
 
     async def _work(self, attempt: Attempt) -> None:
         record = attempt.claim.record
-        with job_logs(JobInfo(str(record.id), record.name, record.queue, record.attempt, self._config.node_id)):
-            outcome = await self._outcome(attempt)
-            attempt.settling = True
-            self._give_slot_back(attempt)
-            settled = await self._settle(attempt, outcome)
-            self._leave(attempt)
-            if self._middleware:
-                if settled is not None and settled.done:
-                    await self._middleware.call("on_task_completed", self._backend.result(settled), context=attempt.context)
-                await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
+        mark_logs(record)
+        outcome = await self._outcome(attempt)
+        attempt.settling = True
+        self._give_slot_back(attempt)
+        settled = await self._settle(attempt, outcome)
+        self._leave(attempt)
+        if self._middleware:
+            if settled is not None and settled.done:
+                await self._middleware.call("on_task_completed", self._backend.result(settled), context=attempt.context)
+            await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
 
     async def _outcome(self, attempt: Attempt) -> Outcome | None:
         """What became of the attempt, whatever happens. None: the job is not this worker's any more."""

@@ -11,12 +11,12 @@ from typing import Any, TextIO
 from mognet.cli.failures import USAGE, CommandError
 from mognet.cli.options import Options
 from mognet.cli.text import clean, clean_lines, json_text
-from mognet.logs import JobInfo, install
+from mognet.logs import FIELDS, install
 
 TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _COLORS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
-_KNOWN = {*vars(logging.makeLogRecord({})), *JobInfo._fields, "message", "asctime", "taskName"}
+_KNOWN = {*vars(logging.makeLogRecord({})), *FIELDS, "message", "asctime", "taskName"}
 
 
 class SafeFormatter(logging.Formatter):
@@ -49,7 +49,7 @@ class JSONFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        data |= {name: value for name in JobInfo._fields if (value := getattr(record, name, None)) is not None}
+        data |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
         data |= {name: value for name, value in vars(record).items() if name not in _KNOWN and name not in data}
         if record.exc_info:
             data["exception"] = self.formatException(record.exc_info)
@@ -102,7 +102,7 @@ def _formatter(wanted: str, *, color: bool) -> logging.Formatter:
         return SafeFormatter(TEXT, color=color)
     try:
         formatter = SafeFormatter(wanted)
-        sample = logging.makeLogRecord({"msg": "", "levelname": "INFO", **dict.fromkeys(JobInfo._fields)})
+        sample = logging.makeLogRecord({"msg": "", "levelname": "INFO", **dict.fromkeys(FIELDS)})
         formatter.format(sample)
     except (ValueError, KeyError, TypeError) as error:
         raise CommandError(
