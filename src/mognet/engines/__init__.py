@@ -6,7 +6,7 @@ from mognet.engine import OpenEngine
 from mognet.exceptions import ImproperlyConfigured
 from mognet.redaction import redact_url
 
-SCHEMES = ("sqlite", "memory")
+SCHEMES = ("sqlite", "memory", "postgresql")
 
 
 def engine_factory(url: str, app: str) -> OpenEngine:
@@ -26,5 +26,12 @@ def engine_factory(url: str, app: str) -> OpenEngine:
 
         SQLiteEngine.from_url(url, app)  # a wrong URL is refused now, not at the first connect
         return lambda: SQLiteEngine.from_url(url, app)
+    if scheme in ("postgresql", "postgres"):
+        try:
+            from mognet.engines.postgres.engine import PostgresEngine
+        except ImportError as error:
+            raise ImproperlyConfigured(f'PostgreSQL needs psycopg: pip install "mognet[postgres]" ({error})') from error
+        PostgresEngine.from_url(url, app)
+        return lambda: PostgresEngine.from_url(url, app)
     known = ", ".join(f"{each}://" for each in SCHEMES)
     raise ImproperlyConfigured(f"no engine understands the URL {redact_url(url)!r}; it should start with one of {known}")

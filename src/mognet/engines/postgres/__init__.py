@@ -1,0 +1,1 @@
+"""The engine on PostgreSQL; psycopg is imported only when it is used."""

@@ -1,0 +1,148 @@
+"""One connection: how it is opened, set up, watched and given up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+from psycopg.types.numeric import FloatBinaryDumper, Int8BinaryDumper
+from psycopg.types.string import StrBinaryDumper
+
+from mognet.engines.postgres.errors import translated
+from mognet.engines.postgres.settings import Settings
+from mognet.exceptions import ConnectionError, ImproperlyConfigured
+
+Connection = AsyncConnection[TupleRow]
+
+CONNECT_SECONDS = 10.0
+STATEMENT_SECONDS = 25.0
+IDLE_IN_TRANSACTION_SECONDS = 15.0
+OLDEST = 130000
+
+# Every statement finds its rows by an index; a plan made while a table was small must not go on scanning it when it is large.
+SESSION = {
+    "statement_timeout": f"{STATEMENT_SECONDS:g}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS:g}s",
+    "default_transaction_isolation": "read committed",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "client_min_messages": "warning",
+}
+
+_ABOUT = """SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery(),
+    current_setting('transaction_read_only'), current_setting('server_version_num')::int8"""
+
+
+def connection_parameters(settings: Settings) -> dict[str, Any]:
+    """What is added to the URL where it says nothing else: a dead server is noticed, and of several hosts the primary is taken."""
+    given = conninfo_to_dict(settings.url)
+    wanted: dict[str, Any] = {
+        "application_name": "mognet",
+        "connect_timeout": int(CONNECT_SECONDS),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+        "client_encoding": "UTF8",
+        "gssencmode": "disable",
+    }
+    if "," in str(given.get("host") or ""):
+        wanted["target_session_attrs"] = "read-write"
+    return {key: value for key, value in wanted.items() if key not in given}
+
+
+async def connect(settings: Settings) -> tuple[Connection, bool]:
+    """A connection that is ready for use, and whether a pooler stands between. Raises mognet's errors."""
+    opening = asyncio.ensure_future(_open(settings))
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS + 1):
+            connection = await opening
+    except TimeoutError:
+        raise ConnectionError(f"PostgreSQL at {settings.shown} does not answer within {CONNECT_SECONDS:g} s") from None
+    except (psycopg.Error, OSError) as error:
+        raise _explained(error, settings) from error
+    guard = asyncio.get_running_loop().call_later(CONNECT_SECONDS, cut, connection)
+    try:
+        return connection, await _set_up(connection, settings)
+    except psycopg.Error as error:
+        give_up(connection)
+        raise _explained(error, settings) from error
+    except BaseException:
+        give_up(connection)
+        raise
+    finally:
+        guard.cancel()
+
+
+async def _open(settings: Settings) -> Connection:
+    connection = await AsyncConnection.connect(settings.url, autocommit=True, **connection_parameters(settings))
+    for kind, dumper in ((int, Int8BinaryDumper), (float, FloatBinaryDumper), (str, StrBinaryDumper)):
+        connection.adapters.register_dumper(kind, dumper)  # one type for each: else a statement is prepared once per size of number
+    return connection
+
+
+def _explained(error: Exception, settings: Settings) -> Exception:
+    known = translated(error, settings.shown, connecting=True) if isinstance(error, psycopg.Error) else None
+    return known or ConnectionError(f"PostgreSQL at {settings.shown} cannot be reached: {error}")
+
+
+async def _set_up(connection: Connection, settings: Settings) -> bool:
+    connection.prepare_threshold = None
+    cursor = await connection.execute(_ABOUT)
+    row = await cursor.fetchone()
+    if row is None:
+        raise ConnectionError(f"PostgreSQL at {settings.shown} does not answer")
+    pid, encoding, standby, read_only, version = row
+    if version < OLDEST:
+        raise ImproperlyConfigured(f"PostgreSQL at {settings.shown} is version {version // 10000}; mognet needs {OLDEST // 10000} or later")
+    if encoding != "UTF8":
+        raise ImproperlyConfigured(f"the database of {settings.shown} has the encoding {encoding}: CREATE DATABASE … ENCODING 'UTF8'")
+    if standby or read_only == "on":
+        raise ConnectionError(f"PostgreSQL at {settings.shown} is a standby or read-only: name the primary, or all hosts")
+    # A pooler invents the process id that it tells its clients.
+    pooler = settings.pooler if settings.pooler is not None else pid != connection.info.backend_pid
+    if not pooler:
+        names, values = zip(*SESSION.items(), strict=True)
+        await connection.execute(
+            "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS setting(name, value)", (list(names), list(values))
+        )
+        connection.prepare_threshold = 0
+    return pooler
+
+
+def cut(connection: Connection) -> None:
+    """End a connection under whoever waits for it: the wait ends with an error. (Cancelling it would ask the server first.)"""
+    with suppress(psycopg.Error, OSError):
+        copy = socket.socket(fileno=os.dup(connection.pgconn.socket))
+        try:
+            copy.shutdown(socket.SHUT_RDWR)
+        finally:
+            copy.close()
+
+
+def give_up(connection: Connection) -> None:
+    """Close without a word to the server."""
+    connection.pgconn.finish()
+    connection._closed = True
+
+
+def is_fresh(connection: Connection) -> bool:
+    """Whether an idle connection is fit for use: a server that has gone, or was shut down, has said so meanwhile."""
+    if connection.closed or connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        return False
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return not poll.poll(0)

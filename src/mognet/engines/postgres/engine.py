@@ -1,0 +1,285 @@
+"""The engine on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Self, TypeVar
+from uuid import UUID
+
+from mognet.backoff import Backoff
+from mognet.engine import GroupBy
+from mognet.engines.postgres import line, records
+from mognet.engines.postgres import search as searching
+from mognet.engines.postgres.connecting import Connection
+from mognet.engines.postgres.doorbell import Doorbell
+from mognet.engines.postgres.line import Tables
+from mognet.engines.postgres.migrate import app_number, migrate
+from mognet.engines.postgres.pool import Pool
+from mognet.engines.postgres.settings import Settings, parse_url
+from mognet.engines.postgres.text import to_column
+from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError, NotConnected
+from mognet.outcomes import Change, Outcome
+from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.states import FINAL, ResultState
+
+T = TypeVar("T")
+
+LOOK_EVERY = 5.0
+"""Seconds between looks at the line while waiting and listening: rings may be lost."""
+
+LOOK_OFTEN = 0.5
+"""The same while nothing is heard."""
+
+CLOSE_SECONDS = 5.0
+
+_UNDO = Backoff(base=0.1, cap=5.0)
+
+
+class PostgresEngine:
+    """An :class:`mognet.engine.Engine` in one schema of a database. Many engines, on any number of machines, may share it."""
+
+    def __init__(self, settings: Settings, app: str = "app") -> None:
+        self.settings = settings
+        self.app = app
+        self._pool: Pool | None = None
+        self._bell: Doorbell | None = None
+        self._tables = Tables(0, settings.schema)
+
+    @classmethod
+    def from_url(cls, url: str, app: str = "app") -> Self:
+        """An engine for ``postgresql://…``, with ``?schema=``, ``?pooler=1`` and ``?pool_size=`` beside what libpq knows."""
+        return cls(parse_url(url), app)
+
+    async def __aenter__(self) -> Self:
+        if self._pool is not None:
+            raise ImproperlyConfigured(f"the engine on {self.settings.shown} is open already: use one for each event loop")
+        pool = Pool(self.settings)
+
+        async def enter(connection: Connection) -> int:
+            await migrate(connection, self.settings.schema)
+            return await app_number(connection, self.settings.schema, to_column(self.app))
+
+        try:
+            number = await pool.run(enter)
+        except BaseException:
+            await pool.close(0.0)
+            raise
+        self._tables = Tables(number, self.settings.schema)
+        self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), number)
+        self._pool = pool
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        pool, bell = self._pool, self._bell
+        self._pool = None
+        if pool is not None:
+            await pool.close(CLOSE_SECONDS)
+        self._bell = None
+        if bell is not None:
+            await bell.close()
+
+    @property
+    def _open_pool(self) -> Pool:
+        if self._pool is None:
+            raise NotConnected(f"the engine on {self.settings.shown} is not open: use `async with`")
+        return self._pool
+
+    @property
+    def _doorbell(self) -> Doorbell:
+        if self._bell is None:
+            raise NotConnected(f"the engine on {self.settings.shown} is not open: use `async with`")
+        return self._bell
+
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], then: Callable[[T], None] | None = None) -> T:
+        """Do something on a connection, and ``then`` tell others: also if whoever asked is cancelled meanwhile."""
+        pool = self._open_pool
+
+        async def whole() -> T:
+            result = await pool.run_here(work)
+            if then is not None:
+                then(result)
+            return result
+
+        return await asyncio.shield(pool.spawn(whole()))
+
+    # the line
+
+    async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
+        if not jobs:
+            return []
+        bell = self._doorbell
+
+        def tell(answer: line.Submitted) -> None:
+            if enqueue:
+                bell.ring({job.queue for job, new in zip(jobs, answer.added, strict=True) if new})
+
+        answer = await self._run(lambda connection: line.submit(self._tables, connection, jobs, enqueue), tell)
+        if answer.born_revoked:
+            born = await self.get(answer.born_revoked)
+            bell.tell_done([(record, None) for record in born if record is not None])
+        return answer.added
+
+    async def claim(
+        self,
+        node: str,
+        queues: Collection[str],
+        limit: int,
+        *,
+        lease: float,
+        wait: float = 0.0,
+        ids: Collection[UUID] | None = None,
+    ) -> list[Claim]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        columns = [to_column(queue) for queue in dict.fromkeys(queues)]
+        wanted = None if ids is None else sorted(set(ids))
+        if wait <= 0:
+            return await self._claim_now(node, columns, limit, lease, wanted)
+        with self._doorbell.waiting(queues) as waiter:
+            while True:
+                claims = await self._claim_now(node, columns, limit, lease, wanted)
+                left = deadline - loop.time()
+                if claims or left <= 0:
+                    return claims
+                due_in = await self._run(lambda connection: line.next_due(self._tables, connection, columns, wanted))
+                look = LOOK_EVERY if self._doorbell.hears_bells else LOOK_OFTEN
+                # What is due now and was not taken is just being taken by others.
+                await waiter.wait(min(left, look * random.uniform(0.8, 1.2), max(due_in, random.uniform(0.002, 0.02))))
+
+    async def _claim_now(self, node: str, queues: Sequence[str], limit: int, lease: float, ids: Sequence[UUID] | None) -> list[Claim]:
+        if limit <= 0 or not queues:
+            return []
+        holder = secrets.token_hex(8)
+        pool = self._open_pool
+        claiming = pool.spawn(
+            pool.run_here(lambda connection: line.claim(self._tables, connection, node, queues, limit, lease, ids, holder))
+        )
+        try:
+            return await asyncio.shield(claiming)
+        except ConnectionError:
+            # Perhaps it claimed, and the answer was lost.
+            self._undo(holder, lease)
+            raise
+        except asyncio.CancelledError:
+            claiming.add_done_callback(lambda done: self._undo_if_claimed(done, holder, lease))
+            raise
+
+    def _undo_if_claimed(self, claiming: asyncio.Task[list[Claim]], holder: str, lease: float) -> None:
+        if claiming.cancelled() or claiming.exception() is not None or claiming.result():
+            self._undo(holder, lease)
+
+    def _undo(self, holder: str, lease: float) -> None:
+        """Take back what was claimed for nobody; when the lease has ended, the sweep does it."""
+        pool, bell = self._pool, self._bell
+        if pool is None or bell is None:
+            return
+        until = asyncio.get_running_loop().time() + lease
+
+        async def undo() -> None:
+            failures = 0
+            while True:
+                try:
+                    bell.ring(await pool.run_here(lambda connection: line.unclaim(self._tables, connection, holder)))
+                    return
+                except MognetError:
+                    failures += 1
+                    if self._pool is None or asyncio.get_running_loop().time() > until:
+                        return
+                    await asyncio.sleep(_UNDO.delay(failures))
+
+        pool.spawn(undo())
+
+    async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
+        if not tokens:
+            return set()
+        return await self._run(lambda connection: line.extend(self._tables, connection, tokens, lease))
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
+        if not outcomes:
+            return []
+        bell = self._doorbell
+
+        def tell(answer: line.Settled) -> None:
+            pairs = [(record, outcome) for record, outcome in zip(answer.records, outcomes, strict=True) if record is not None]
+            bell.tell_done([(record, outcome.value) for record, outcome in pairs if outcome.again is None])
+            bell.ring({record.queue for record, outcome in pairs if outcome.again is not None})
+
+        async def work(connection: Connection) -> line.Settled:
+            answer = await line.settle(self._tables, connection, outcomes)
+            if answer.noted:
+                await line.drop_notes(self._tables, connection, answer.noted)
+            return answer
+
+        return (await self._run(work, tell)).records
+
+    # the records
+
+    async def get(self, ids: Collection[UUID]) -> list[Record | None]:
+        wanted = list(ids)
+        if not wanted:
+            return []
+        return await self._run(lambda connection: records.get(self._tables, connection, wanted))
+
+    async def value(self, id: UUID) -> bytes | None:
+        return await self._run(lambda connection: records.value(self._tables, connection, id))
+
+    async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
+        bell = self._doorbell
+        answer = await self._run(
+            lambda connection: records.update(self._tables, connection, id, change, unless),
+            lambda answer: bell.tell_done([(record, None) for record in answer.ended]),
+        )
+        return answer.record
+
+    async def delete(self, ids: Collection[UUID]) -> int:
+        wanted = set(ids)
+        if not wanted:
+            return 0
+        return await self._run(lambda connection: records.delete(self._tables, connection, wanted))
+
+    async def search(self, query: Query) -> AsyncIterator[Record]:
+        start, left = None, query.limit
+        while left is None or left > 0:
+            limit = searching.CHUNK if left is None else min(left, searching.CHUNK)
+            page = await self._page(query, start, limit)
+            for record in page.records:
+                yield record
+            left = None if left is None else left - len(page.records)
+            start = page.next
+            if start is None:
+                return
+
+    async def _page(self, query: Query, start: searching.Key | None, limit: int) -> searching.Page:
+        return await self._run(lambda connection: searching.find(self._tables, connection, query, start, limit))
+
+    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+        return await self._run(lambda connection: searching.count(self._tables, connection, query, by))
+
+    # a running task's notes
+
+    async def load(self, token: Token) -> dict[str, bytes]:
+        return await self._run(lambda connection: records.load(self._tables, connection, token))
+
+    async def save(self, token: Token, changes: Mapping[str, bytes | None], *, ttl: float | None = None) -> dict[str, bytes] | None:
+        return await self._run(lambda connection: records.save(self._tables, connection, token, changes, ttl))
+
+    # signals
+
+    async def publish(self, channel: str, body: bytes) -> None:
+        await self._doorbell.publish(Signal(channel, body))
+
+    def subscribe(self, *channels: str) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
+        return self._doorbell.subscribe(*channels)
+
+    # upkeep
+
+    async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
+        bell = self._doorbell
+        swept = await self._run(
+            lambda connection: line.sweep(self._tables, connection, grace, limit), lambda swept: bell.ring(swept.queues)
+        )
+        return Swept(swept.recovered, swept.expired, swept.more, swept.carried)

@@ -1,0 +1,263 @@
+"""The operations on the line: submit, claim, extend, settle, and putting back what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from mognet.engines.postgres import statements as sql
+from mognet.engines.postgres.connecting import Connection
+from mognet.engines.postgres.rows import NUMBERS, WIDTH, make_record, token_text
+from mognet.engines.postgres.statements import qualified
+from mognet.engines.postgres.text import from_column, to_column, to_column_or_none
+from mognet.outcomes import Again, Outcome
+from mognet.records import Claim, Job, Record, Token
+from mognet.states import ResultState
+
+SPARE = 32
+"""Jobs that a claim looks at beyond those it wants, since others may just be taking some."""
+
+_AGAIN = {None: 0, Again.RETRY: 1, Again.PAUSE: 2, Again.RELEASE: 3}
+_REVOKED = NUMBERS[ResultState.REVOKED]
+
+
+class Tables(NamedTuple):
+    """One app's part of a schema; every statement is executed through it."""
+
+    app: int
+    schema: str
+
+    async def all(self, connection: Connection, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a statement."""
+        cursor = await connection.execute(qualified(statement, self.schema), {"app": self.app, **values}, binary=True)
+        return await cursor.fetchall()
+
+    async def run(self, connection: Connection, statement: str, **values: Any) -> int:
+        """How many rows a statement changed."""
+        cursor = await connection.execute(qualified(statement, self.schema), {"app": self.app, **values}, binary=True)
+        return cursor.rowcount
+
+
+# --- submit
+
+
+class Submitted(NamedTuple):
+    """What a submit did."""
+
+    added: list[bool]
+    born_revoked: list[UUID]
+
+
+async def submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool) -> Submitted:
+    """Store jobs and put them in line, all or none. More than one statement only if some depend on others of the same batch."""
+    runs = list(in_runs(jobs))
+    if len(runs) <= 1:
+        answers = [await _submit(tables, connection, run, enqueue) for run in runs]
+    else:
+        async with connection.transaction():
+            answers = [await _submit(tables, connection, run, enqueue) for run in runs]
+    return Submitted([new for answer in answers for new in answer.added], [id for answer in answers for id in answer.born_revoked])
+
+
+def in_runs(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Stretches of jobs none of which is the parent of another, or has the same id."""
+    run: list[Job] = []
+    ids: set[UUID] = set()
+    for job in jobs:
+        if job.id in ids or job.parent in ids:
+            yield run
+            run, ids = [], set()
+        run.append(job)
+        ids.add(job.id)
+    if run:
+        yield run
+
+
+def submit_values(jobs: Sequence[Job], enqueue: bool) -> tuple[str, dict[str, Any]]:
+    """The statement that adds these jobs, and its values."""
+    parents = {job.parent for job in jobs if job.parent is not None}
+    fenced = any(job.parent_token is not None for job in jobs)
+    values: dict[str, Any] = {
+        "enqueue": enqueue,
+        "ids": [job.id for job in jobs],
+        "names": [to_column(job.name) for job in jobs],
+        "queues": [to_column(job.queue) for job in jobs],
+        "priorities": [job.priority for job in jobs],
+        "delays": [float(job.delay) for job in jobs],
+        "ids_parent": [job.parent for job in jobs],
+        "roots": [job.root for job in jobs],
+        "tokens": [_fence(job) for job in jobs],
+        "ttls": [None if job.ttl is None else float(job.ttl) for job in jobs],
+        "labels": [to_column_or_none(job.label) for job in jobs],
+        "metadatas": [job.metadata for job in jobs],
+        "bodies": [job.body for job in jobs],
+    }
+    if not parents and not fenced:
+        return sql.SUBMIT, values
+    return sql.SUBMIT_CHILDREN, values | {"parents": sorted(parents)}
+
+
+def _fence(job: Job) -> str | None:
+    if job.parent_token is None:
+        return None
+    return token_text(job.parent_token) if job.parent_token.id == job.parent else "nobody"
+
+
+async def _submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool) -> Submitted:
+    statement, values = submit_values(jobs, enqueue)
+    return submitted(jobs, await tables.all(connection, statement, **values))
+
+
+def submitted(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> Submitted:
+    """What the rows of a submit say."""
+    states = {id: state for id, state in rows}
+    return Submitted([states.get(job.id) == 0 for job in jobs], [id for id, state in states.items() if state == _REVOKED])
+
+
+# --- claim
+
+
+async def claim(
+    tables: Tables,
+    connection: Connection,
+    node: str,
+    queues: Sequence[str],
+    limit: int,
+    lease: float,
+    ids: Sequence[UUID] | None,
+    holder: str,
+) -> list[Claim]:
+    """Lease the best jobs that are due."""
+    values = {"node": to_column(node), "queues": queues, "limit": limit, "lease": float(lease), "holder": holder}
+    if ids is not None:
+        rows = await tables.all(connection, sql.CLAIM_IDS, **values, ids=ids)
+    else:
+        rows = await tables.all(connection, sql.CLAIM, **values, near=limit + SPARE)
+    claims = []
+    for row in rows:
+        record = make_record(row)
+        claims.append(Claim(Token(record.id, record.starts, f"{holder}.{row[WIDTH + 1]}"), record, row[WIDTH] or b""))
+    return claims
+
+
+async def unclaim(tables: Tables, connection: Connection, holder: str) -> set[str]:
+    """Take back a claim that nobody received; answer the queues it was taken from."""
+    return {from_column(queue) for (queue,) in await tables.all(connection, sql.UNCLAIM, holder=holder)}
+
+
+async def next_due(tables: Tables, connection: Connection, queues: Sequence[str], ids: Sequence[UUID] | None) -> float:
+    """In how many seconds the next job is due."""
+    if ids is not None:
+        [(seconds,)] = await tables.all(connection, sql.NEXT_DUE_IDS, queues=queues, ids=ids)
+    else:
+        [(seconds,)] = await tables.all(connection, sql.NEXT_DUE, queues=queues)
+    return float("inf") if seconds is None else float(seconds)
+
+
+# --- holding
+
+
+async def extend(tables: Tables, connection: Connection, tokens: Collection[Token], lease: float) -> set[Token]:
+    """Let leases end later."""
+    wanted = sorted(tokens)
+    values = {"ids": [token.id for token in wanted], "tokens": [token_text(token) for token in wanted], "numbers": list(range(len(wanted)))}
+    rows = await tables.all(connection, sql.EXTEND, **values, lease=float(lease))
+    return {wanted[number] for (number,) in rows}
+
+
+# --- settle
+
+
+class Settled(NamedTuple):
+    """What a settle did."""
+
+    records: list[Record | None]
+    noted: list[tuple[UUID, int]]
+    """Those of the jobs that have ended which leave notes: id and key."""
+
+
+async def settle(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> Settled:
+    """End attempts; of equal tokens only the first counts."""
+    first = {outcome.token: number for number, outcome in reversed(list(enumerate(outcomes)))}
+    each = sorted((outcomes[number].token, number) for number in first.values())
+    chosen = [outcomes[number] for _, number in each]
+    rows = await tables.all(
+        connection,
+        sql.SETTLE,
+        ids=[outcome.token.id for outcome in chosen],
+        tokens=[token_text(outcome.token) for outcome in chosen],
+        numbers=[number for _, number in each],
+        states=[NUMBERS[outcome.state] for outcome in chosen],
+        agains=[_AGAIN[outcome.again] for outcome in chosen],
+        delays=[float(outcome.delay) for outcome in chosen],
+        ttls=[_seconds(outcome.ttl) for outcome in chosen],
+        value_ttls=[_seconds(outcome.ttl if outcome.value is None else outcome.value_ttl) for outcome in chosen],
+        values=[outcome.value for outcome in chosen],
+    )
+    records: list[Record | None] = [None] * len(outcomes)
+    for row in rows:
+        records[row[WIDTH]] = make_record(row)
+    return Settled(records, [(row[0], row[WIDTH + 1]) for row in rows if row[WIDTH + 2]])
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+async def drop_notes(tables: Tables, connection: Connection, jobs: Sequence[tuple[UUID, int]]) -> None:
+    """Delete the notes of jobs that have ended; the sweep does it if this is not reached."""
+    async with connection.transaction():
+        await tables.run(connection, sql.DROP_NOTES, seqs=[seq for _, seq in jobs])
+        await tables.run(connection, sql.UNMARK_NOTED, ids=sorted(id for id, _ in jobs))
+
+
+# --- upkeep
+
+
+class Upkeep(NamedTuple):
+    """What a sweep did, and in which queues something is in line again."""
+
+    recovered: int
+    expired: int
+    more: bool
+    carried: int
+    queues: set[str]
+
+
+async def sweep(tables: Tables, connection: Connection, grace: float, limit: int) -> Upkeep:
+    """Put lost jobs back in line, and delete what has expired."""
+    lost = await tables.all(connection, sql.RECOVER, limit=limit)
+    late = await tables.all(connection, sql.LINE_UP, limit=limit, grace=float(grace))
+    async with connection.transaction():
+        looked, expired = await _expire(tables, connection, limit)
+    queues = {from_column(queue) for (queue,) in lost + late}
+    return Upkeep(len(lost), expired, limit in (len(lost), len(late), looked), len(late), queues)
+
+
+async def _expire(tables: Tables, connection: Connection, limit: int) -> tuple[int, int]:
+    rows = await tables.all(connection, sql.EXPIRED, limit=limit)
+    if not rows:
+        return 0, 0
+    gone = [(id, seq) for id, seq, state, _, over, _ in rows if over and state >= 3]
+    values = [(id, seq) for id, seq, state, _, over, value_over in rows if not over and value_over and state >= 3]
+    notes = [(id, seq) for id, seq, _, noted, over, _ in rows if not over and noted]
+    count = 0
+    if gone:
+        await remove(tables, connection, [id for id, _ in gone])
+        count += len(gone)
+    if notes:
+        count += await tables.run(connection, sql.DROP_NOTES, seqs=[seq for _, seq in notes])
+        await tables.run(connection, sql.UNMARK_NOTED, ids=[id for id, _ in notes])
+    if values:
+        [(number,)] = await tables.all(connection, sql.DROP_VALUES, ids=[id for id, _ in values], seqs=[seq for _, seq in values])
+        count += number
+    return len(rows), count
+
+
+async def remove(tables: Tables, connection: Connection, ids: Collection[UUID]) -> int:
+    """Delete jobs with all that belongs to them, inside a transaction; answer how many could be seen."""
+    rows = await tables.all(connection, sql.DELETE, ids=sorted(ids))
+    if rows:
+        await tables.run(connection, sql.DROP_NOTES, seqs=[seq for seq, _ in rows])
+    return sum(seen for _, seen in rows)

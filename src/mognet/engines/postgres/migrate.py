@@ -1,0 +1,80 @@
+"""The schema: its numbered migrations, brought in under a lock, and refused if it is newer than this mognet."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from mognet.engines.postgres.connecting import Connection
+from mognet.engines.postgres.statements import qualified
+from mognet.exceptions import ImproperlyConfigured
+
+LOCK = 0x6D6F676E6574
+"""The advisory lock under which a schema is changed; by transaction, so that it works behind a pooler."""
+
+_EXISTS = "SELECT to_regclass(%s::text) IS NOT NULL"
+_CREATE = 'CREATE SCHEMA IF NOT EXISTS "mognet"'
+_VERSIONS = "CREATE TABLE IF NOT EXISTS mognet.version (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())"
+_READ = "SELECT max(version) FROM mognet.version"
+_WRITE = "INSERT INTO mognet.version (version) VALUES (%s)"
+
+
+def migrations() -> list[str]:
+    """The texts of all migrations, the first to the last."""
+    folder = resources.files("mognet.engines.postgres").joinpath("migrations")
+    return [each.read_text("utf-8") for each in sorted(folder.iterdir(), key=lambda each: each.name) if each.name.endswith(".sql")]
+
+
+async def schema_version(connection: Connection, schema: str) -> int:
+    """Which migration a schema has come to; 0: there is none yet."""
+    cursor = await connection.execute(_EXISTS, (f'"{schema}".version',))
+    row = await cursor.fetchone()
+    if row is None or not row[0]:
+        return 0
+    row = await (await connection.execute(qualified(_READ, schema))).fetchone()
+    return int(row[0] or 0) if row is not None else 0
+
+
+async def migrate(connection: Connection, schema: str) -> None:
+    """Bring a schema up to date; one that is needs no right to change it."""
+    texts = migrations()
+    version = await schema_version(connection, schema)
+    if version == len(texts):
+        return
+    _check(version, len(texts), schema)
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(%s::int8)", (LOCK,))
+        version = await schema_version(connection, schema)
+        _check(version, len(texts), schema)
+        if version == 0:
+            if not await _has_schema(connection, schema):
+                await connection.execute(_CREATE.replace("mognet", schema))
+            await connection.execute(qualified(_VERSIONS, schema))
+        for number in range(version + 1, len(texts) + 1):
+            await connection.execute(qualified(texts[number - 1], schema), prepare=False)
+            await connection.execute(qualified(_WRITE, schema), (number,))
+
+
+def _check(version: int, known: int, schema: str) -> None:
+    if version > known:
+        raise ImproperlyConfigured(
+            f"the schema {schema!r} has version {version}, and this mognet knows none later than {known}: "
+            "it was used by a newer mognet. Upgrade here, or name another one with ?schema="
+        )
+
+
+async def _has_schema(connection: Connection, schema: str) -> bool:
+    cursor = await connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s::text", (schema,))
+    return await cursor.fetchone() is not None
+
+
+async def app_number(connection: Connection, schema: str, name: str) -> int:
+    """The number of an app, which gets one if it has none."""
+    find, add = (
+        qualified("SELECT app FROM mognet.app WHERE name = %s::text", schema),
+        qualified("INSERT INTO mognet.app (name) VALUES (%s::text) ON CONFLICT (name) DO NOTHING", schema),
+    )
+    while True:
+        row = await (await connection.execute(find, (name,))).fetchone()
+        if row is not None:
+            return int(row[0])
+        await connection.execute(add, (name,))

@@ -1,0 +1,162 @@
+"""The operations on records and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from mognet.codec import merge_metadata
+from mognet.engines.postgres import statements as sql
+from mognet.engines.postgres.connecting import Connection
+from mognet.engines.postgres.line import Tables, remove
+from mognet.engines.postgres.rows import NUMBERS, WIDTH, make_record, token_text
+from mognet.engines.postgres.text import from_column, to_column
+from mognet.outcomes import Change
+from mognet.records import Record, Token
+from mognet.states import FINAL, ResultState
+
+# --- reading
+
+
+async def get(tables: Tables, connection: Connection, ids: Sequence[UUID]) -> list[Record | None]:
+    """Records, in the order asked for."""
+    found = {row[0]: make_record(row) for row in await tables.all(connection, sql.GET, ids=list(dict.fromkeys(ids)))}
+    return [found.get(id) for id in ids]
+
+
+async def value(tables: Tables, connection: Connection, id: UUID) -> bytes | None:
+    """What a job left."""
+    rows = await tables.all(connection, sql.VALUE, id=id)
+    return rows[0][0] if rows else None
+
+
+async def load(tables: Tables, connection: Connection, token: Token) -> dict[str, bytes]:
+    """The notes of the job that a token holds."""
+    rows = await tables.all(connection, sql.NOTES, id=token.id, token=token_text(token))
+    return {from_column(name): data for name, data in rows}
+
+
+# --- writing
+
+
+async def save(
+    tables: Tables, connection: Connection, token: Token, changes: Mapping[str, bytes | None], ttl: float | None
+) -> dict[str, bytes] | None:
+    """Change notes; answer what was there."""
+    async with connection.transaction():
+        rows = await tables.all(connection, sql.HOLDER, id=token.id, token=token_text(token))
+        if not rows:
+            return None
+        [(seq, noted, over, limited)] = rows
+        if over:
+            await tables.run(connection, sql.DROP_NOTES, seqs=[seq])
+        names = {to_column(name): data for name, data in changes.items()}
+        replaced = await tables.all(connection, sql.TAKE_NOTES, seq=seq, names=sorted(names)) if noted else []
+        kept = {name: data for name, data in names.items() if data is not None}
+        if kept:
+            await tables.run(connection, sql.PUT_NOTES, seq=seq, names=list(kept), values=list(kept.values()))
+        if limited or ttl is not None or (kept and not noted):
+            await tables.run(connection, sql.MARK_NOTED, id=token.id, ttl=None if ttl is None else float(ttl))
+        return {from_column(name): data for name, data in replaced}
+
+
+async def delete(tables: Tables, connection: Connection, ids: Collection[UUID]) -> int:
+    """Delete jobs; answer how many could be seen."""
+    async with connection.transaction():
+        await tables.all(connection, sql.LOCK_JOBS, ids=sorted(ids))
+        return await remove(tables, connection, ids)
+
+
+class Updated(NamedTuple):
+    """What an update did."""
+
+    record: Record | None
+    ended: list[Record]
+    """The jobs that it brought to a final state."""
+
+
+class _Found(NamedTuple):
+    record: Record
+    seq: int
+    token: str | None
+    noted: bool
+
+
+async def update(tables: Tables, connection: Connection, id: UUID, change: Change, unless: Collection[ResultState]) -> Updated:
+    """Apply a change."""
+    async with connection.transaction():
+        tree: dict[UUID, None] = {}
+        if change.descendants and change.state in FINAL:
+            tree = await _lock_tree(tables, connection, id)
+        found = await _find(tables, connection, id)
+        if found is None:
+            return await _bury(tables, connection, id, change) if change.tombstone else Updated(None, [])
+        if change.token is not None and found.token != token_text(change.token):
+            return Updated(None, [])
+        if found.record.state in unless:
+            return Updated(found.record, [])
+        return await _apply(tables, connection, found, change, tree)
+
+
+async def _lock_tree(tables: Tables, connection: Connection, id: UUID) -> dict[UUID, None]:
+    """Lock a job and its unfinished descendants, until no more have come meanwhile: none can come below those that are locked."""
+    locked: dict[UUID, None] = {}
+    while True:
+        found = dict.fromkeys(each for (each,) in await tables.all(connection, sql.TREE, id=id))
+        if found.keys() <= locked.keys() and (locked or not found):
+            return found
+        locked = found
+
+
+async def _find(tables: Tables, connection: Connection, id: UUID) -> _Found | None:
+    rows = await tables.all(connection, sql.FIND, id=id)
+    if not rows:
+        return None
+    seq, token, noted, over = rows[0][WIDTH:]
+    if over:
+        await remove(tables, connection, [id])
+        return None
+    return _Found(make_record(rows[0]), seq, token, noted)
+
+
+async def _apply(tables: Tables, connection: Connection, found: _Found, change: Change, tree: Collection[UUID]) -> Updated:
+    record, id = found.record, found.record.id
+    if change.metadata is not None:
+        metadata = merge_metadata(record.metadata, change.metadata, change.max_metadata)
+        if metadata != record.metadata:
+            await tables.run(connection, sql.MERGE, seq=found.seq, metadata=metadata)
+        record = record._replace(metadata=metadata)
+    ended: list[Record] = []
+    changed = False
+    if change.state in FINAL:
+        ids = tree if change.descendants else [id] if not record.done else []
+        ended = await _end(tables, connection, change, ids)
+    elif change.ttl is not None:
+        changed = bool(await tables.run(connection, sql.SET_TTL, id=id, ttl=float(change.ttl)))
+    if change.state is ResultState.SUSPENDED and record.state is ResultState.RUNNING:
+        changed = bool(await tables.run(connection, sql.SUSPEND, id=id))
+    elif change.state is ResultState.RUNNING and record.state is ResultState.SUSPENDED:
+        changed = bool(await tables.run(connection, sql.RESUME, id=id))
+    if changed:
+        [row] = await tables.all(connection, sql.GET, ids=[id])
+        record = make_record(row)
+    return Updated(next((each for each in ended if each.id == id), record), ended)
+
+
+async def _end(tables: Tables, connection: Connection, change: Change, ids: Collection[UUID]) -> list[Record]:
+    if not ids or change.state is None:
+        return []
+    rows: list[tuple[Any, ...]] = await tables.all(
+        connection, sql.END, state=NUMBERS[change.state], ttl=None if change.ttl is None else float(change.ttl), ids=sorted(ids)
+    )
+    await tables.run(connection, sql.DROP_NOTES, seqs=[row[WIDTH] for row in rows])
+    return [make_record(row) for row in rows]
+
+
+async def _bury(tables: Tables, connection: Connection, id: UUID, change: Change) -> Updated:
+    """Leave a tombstone."""
+    state = NUMBERS[change.state or ResultState.REVOKED]
+    [row] = await tables.all(connection, sql.BURY, id=id, state=state, ttl=None if change.ttl is None else float(change.ttl))
+    record = make_record(row)
+    return Updated(record, [record])

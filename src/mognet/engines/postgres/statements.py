@@ -1,0 +1,286 @@
+"""The SQL of the PostgreSQL engine. Each statement handles any number of jobs at once, in one round trip.
+
+Rows that others may change meanwhile are locked in the order of their ids, or skipped. What a statement has locked it changes by
+the id, not by the place (ctid), where the row may have moved while it waited; only where it skipped locked rows does it go by the
+place. ``OFFSET 0`` keeps a lookup a lookup, whatever the planner believes of the number of rows.
+"""
+
+# ruff: noqa: S608 - the texts are put together from constants only
+from __future__ import annotations
+
+from functools import lru_cache
+
+NOW = "extract(epoch FROM statement_timestamp())::float8"
+
+LEVELS = "generate_series(10, 0, -1)"
+"""The priorities, best first: a range of the index for each."""
+
+JOB = "id, name, queue, state, priority, created, due, started, finished, starts, stops, attempt, parent, root, node, ttl, expires"
+"""The columns of a record that stand in the table of jobs, in the order of :func:`mognet.engines.postgres.rows.make_record`."""
+
+_JOB = ", ".join(f"job.{column}" for column in JOB.split(", "))
+_CONTENT = "CROSS JOIN LATERAL (SELECT label, metadata, body FROM mognet.content WHERE seq = job.seq OFFSET 0) AS content"
+
+RECORD = f"{JOB}, label, metadata"
+_RECORD = f"{_JOB}, content.label, content.metadata"
+
+
+@lru_cache(maxsize=512)
+def qualified(statement: str, schema: str) -> bytes:
+    """The text for another schema than ``mognet``."""
+    return (statement if schema == "mognet" else statement.replace("mognet.", f'"{schema}".')).encode()
+
+
+# --- submit
+
+_PARENTS = """parent AS MATERIALIZED (
+    SELECT id, state, token FROM mognet.job, clock
+    WHERE app = %(app)s AND id = ANY(%(parents)s::uuid[]) AND (expires IS NULL OR expires > clock.now) ORDER BY id FOR KEY SHARE OF job),"""
+
+_SUBMIT = f"""
+WITH clock AS MATERIALIZED (SELECT {NOW} AS now), {{parents}}
+given AS MATERIALIZED (
+    SELECT nextval('mognet.turn') AS seq, each.* FROM unnest(%(ids)s::uuid[], %(names)s::text[], %(queues)s::text[],
+        %(priorities)s::int8[], %(delays)s::float8[], %(ids_parent)s::uuid[], %(roots)s::uuid[], %(tokens)s::text[], %(ttls)s::float8[],
+        %(labels)s::text[], %(metadatas)s::bytea[], %(bodies)s::bytea[])
+    AS each(id, name, queue, priority, delay, parent, root, token, ttl, label, metadata, body)),
+fated AS MATERIALIZED (
+    SELECT given.*, clock.now, {{revoked}} AS revoked FROM given {{join}} CROSS JOIN clock {{where}}),
+job AS (
+    INSERT INTO mognet.job (id, app, seq, arrival, state, lined, priority, queue, name, due, created, parent, root,
+        finished, expires, value_expires, cleanup)
+    SELECT id, %(app)s, seq, seq, CASE WHEN revoked THEN 5 ELSE 0 END,
+        CASE WHEN revoked THEN 0 WHEN %(enqueue)s OR delay > 0 THEN 1 ELSE 2 END, priority, queue, name, now + delay, now, parent,
+        nullif(root, id), CASE WHEN revoked THEN now END, CASE WHEN revoked THEN now + ttl END, CASE WHEN revoked THEN now + ttl END,
+        CASE WHEN revoked THEN now + ttl END
+    FROM fated
+    ON CONFLICT (app, id) DO UPDATE SET arrival = excluded.arrival, state = excluded.state, lined = excluded.lined,
+        priority = excluded.priority, queue = excluded.queue, name = excluded.name, due = excluded.due, created = excluded.created,
+        parent = excluded.parent, root = excluded.root, started = NULL, finished = excluded.finished, ttl = NULL, node = NULL,
+        expires = excluded.expires, value_expires = excluded.value_expires, cleanup = excluded.cleanup, starts = 0, stops = 0, attempt = 1
+        WHERE job.expires <= excluded.created
+    RETURNING {JOB}, seq),
+content AS (
+    INSERT INTO mognet.content (seq, label, metadata, body)
+    SELECT job.seq, fated.label, fated.metadata, CASE WHEN NOT fated.revoked THEN fated.body END FROM job JOIN fated USING (id)
+    ON CONFLICT (seq) DO UPDATE SET label = excluded.label, metadata = excluded.metadata, body = excluded.body, value = NULL)
+SELECT id, state FROM job"""
+
+# New jobs; an id whose record has expired is new. Answers those that were added, and those that were born REVOKED.
+SUBMIT = _SUBMIT.format(parents="", revoked="false", join="", where="")
+
+# The same for children: parents are locked, so that a revoke of theirs sees these children, or they see the revoke.
+SUBMIT_CHILDREN = _SUBMIT.format(
+    parents=_PARENTS,
+    revoked="(parent.state IS NOT NULL AND parent.state = 5)",
+    join="LEFT JOIN parent ON parent.id = given.parent",
+    where="WHERE given.token IS NULL OR parent.state = 5 OR parent.token = given.token",
+)
+
+# --- claim
+
+_TAKE = f"""
+pick AS MATERIALIZED (
+    SELECT ctid AS row FROM mognet.job
+    WHERE ctid = ANY(ARRAY(SELECT row FROM near)) AND app = %(app)s AND lined > 0 AND due <= (SELECT now FROM clock)
+    ORDER BY priority DESC, due, arrival LIMIT %(limit)s::int8 FOR NO KEY UPDATE SKIP LOCKED),
+job AS (
+    UPDATE mognet.job SET state = 1, lined = 0, starts = starts + 1, token = (starts + 1) || '-' || %(holder)s::text || '.' || seq,
+        was = state + CASE WHEN lined = 2 THEN 4 ELSE 0 END + CASE WHEN started IS NULL THEN 8 ELSE 0 END, was_node = node,
+        node = %(node)s::text, started = coalesce(started, (SELECT now FROM clock)), lease_end = (SELECT now FROM clock) + %(lease)s::float8
+    WHERE ctid = ANY(ARRAY(SELECT row FROM pick))
+    RETURNING {JOB}, seq, arrival)
+SELECT {_RECORD}, content.body, job.seq FROM job {_CONTENT}
+ORDER BY job.priority DESC, job.due, job.arrival"""
+
+# The first jobs of each queue and priority, and of those the best that nobody else is just taking.
+CLAIM = f"""
+WITH clock AS MATERIALIZED (SELECT {NOW} AS now),
+near AS MATERIALIZED (
+    SELECT head.row FROM unnest(%(queues)s::text[]) AS line(queue) CROSS JOIN {LEVELS} AS level(priority)
+    CROSS JOIN LATERAL (
+        SELECT ctid AS row, job.priority, due, arrival FROM mognet.job
+        WHERE app = %(app)s AND job.queue = line.queue AND job.priority = level.priority AND lined = 1 AND due <= (SELECT now FROM clock)
+        ORDER BY due, arrival LIMIT %(near)s::int8) AS head
+    ORDER BY head.priority DESC, head.due, head.arrival LIMIT %(near)s::int8),
+{_TAKE}"""
+
+CLAIM_IDS = f"""
+WITH clock AS MATERIALIZED (SELECT {NOW} AS now),
+near AS MATERIALIZED (
+    SELECT ctid AS row FROM mognet.job WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) AND queue = ANY(%(queues)s::text[]) AND lined > 0),
+{_TAKE}"""
+
+# In how many seconds the next job of these queues is due.
+NEXT_DUE = f"""
+SELECT min(head.due) - {NOW} FROM unnest(%(queues)s::text[]) AS line(queue) CROSS JOIN {LEVELS} AS level(priority)
+CROSS JOIN LATERAL (
+    SELECT due FROM mognet.job WHERE app = %(app)s AND job.queue = line.queue AND job.priority = level.priority AND lined = 1
+    ORDER BY due LIMIT 1) AS head"""
+
+NEXT_DUE_IDS = f"""
+SELECT min(due) - {NOW} FROM mognet.job
+WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) AND queue = ANY(%(queues)s::text[]) AND lined > 0"""
+
+# Undo a claim that nobody received, as if it had never been. (Its jobs' tokens differ in what follows the dot.)
+UNCLAIM = """
+UPDATE mognet.job SET state = was & 3, lined = CASE WHEN was & 4 > 0 THEN 2 ELSE 1 END, starts = starts - 1, token = NULL,
+    lease_end = NULL, node = was_node, started = CASE WHEN was & 8 = 0 THEN started END
+WHERE app = %(app)s AND lease_end IS NOT NULL AND state = 1
+    AND split_part(split_part(token, '-', 2), '.', 1) = %(holder)s::text RETURNING queue"""
+
+# --- holding
+
+_HELD = """
+held AS MATERIALIZED (
+    SELECT given.*, job.seq, job.noted FROM unnest(%(ids)s::uuid[], %(tokens)s::text[]{types}) AS given(id, token, n{names})
+    CROSS JOIN LATERAL (
+        SELECT seq, noted FROM mognet.job WHERE app = %(app)s AND id = given.id AND token = given.token FOR NO KEY UPDATE) AS job)"""
+
+EXTEND = f"""
+WITH {_HELD.format(types=", %(numbers)s::int8[]", names="")},
+job AS (
+    UPDATE mognet.job SET lease_end = {NOW} + %(lease)s::float8 WHERE app = %(app)s AND id = ANY(ARRAY(SELECT id FROM held)) RETURNING id)
+SELECT held.n FROM held WHERE held.id = ANY(ARRAY(SELECT id FROM job))"""
+
+_SETTLE_TYPES = """, %(numbers)s::int8[], %(states)s::int8[], %(agains)s::int8[], %(delays)s::float8[], %(ttls)s::float8[],
+        %(value_ttls)s::float8[], %(values)s::bytea[]"""
+
+# Ends of attempts (again: 0 final, 1 retry, 2 pause, 3 release). Notes are left for DROP_NOTES, or the sweep.
+SETTLE = f"""
+WITH clock AS MATERIALIZED (SELECT {NOW} AS now),
+{_HELD.format(types=_SETTLE_TYPES, names=", state, again, delay, ttl, value_ttl, value")},
+fate AS MATERIALIZED (
+    SELECT each.*, clock.now, CASE WHEN again IN (1, 2) THEN nextval('mognet.turn') END AS turn
+    FROM (SELECT * FROM held ORDER BY n) AS each CROSS JOIN clock),
+job AS (
+    UPDATE mognet.job SET state = fate.state, stops = stops + (job.state = 1)::int, token = NULL, lease_end = NULL,
+        lined = (fate.again > 0)::int, attempt = attempt + (fate.again = 1)::int, arrival = coalesce(fate.turn, arrival),
+        due = CASE WHEN fate.again IN (1, 2) THEN fate.now + fate.delay ELSE due END,
+        finished = CASE WHEN fate.again = 0 THEN fate.now END,
+        expires = CASE WHEN fate.again = 0 THEN fate.now + coalesce(job.ttl, fate.ttl) END,
+        value_expires = CASE WHEN fate.again = 0 THEN fate.now + coalesce(job.ttl, least(fate.value_ttl, fate.ttl)) END,
+        notes_expire = CASE WHEN fate.again > 0 THEN notes_expire END,
+        cleanup = CASE WHEN fate.again > 0 THEN cleanup WHEN job.noted THEN fate.now
+            ELSE fate.now + coalesce(job.ttl, least(fate.value_ttl, fate.ttl)) END
+    FROM fate WHERE job.app = %(app)s AND job.id = fate.id
+    RETURNING {_JOB}, job.seq, fate.n, job.noted AND fate.again = 0 AS noted),
+left_over AS (
+    UPDATE mognet.content SET body = NULL, value = fate.value FROM fate WHERE content.seq = fate.seq AND fate.again = 0)
+SELECT {_RECORD}, job.n, job.seq, job.noted FROM job {_CONTENT}"""
+
+# --- the records
+
+GET = f"""
+SELECT {_RECORD} FROM unnest(%(ids)s::uuid[]) AS given(id)
+CROSS JOIN LATERAL (SELECT * FROM mognet.job WHERE app = %(app)s AND id = given.id OFFSET 0) AS job {_CONTENT}
+WHERE job.expires IS NULL OR job.expires > {NOW}"""
+
+VALUE = f"""
+SELECT content.value FROM mognet.job JOIN mognet.content USING (seq)
+WHERE app = %(app)s AND id = %(id)s AND state >= 3 AND (expires IS NULL OR expires > {NOW})
+    AND (value_expires IS NULL OR value_expires > {NOW})"""
+
+# One job, locked, with what an update has to know; its content too, so that metadata is the newest.
+FIND = f"""
+SELECT {_JOB}, content.label, content.metadata, job.seq, job.token, job.noted, coalesce(job.expires <= {NOW}, false)
+FROM mognet.job JOIN mognet.content USING (seq) WHERE job.app = %(app)s AND job.id = %(id)s FOR UPDATE"""
+
+MERGE = "UPDATE mognet.content SET metadata = %(metadata)s WHERE seq = %(seq)s"
+SUSPEND = "UPDATE mognet.job SET state = 2, stops = stops + 1 WHERE app = %(app)s AND id = %(id)s"
+RESUME = "UPDATE mognet.job SET state = 1, starts = starts + 1 WHERE app = %(app)s AND id = %(id)s"
+
+# A lifetime by hand: from the end, or from now if that has come. A value that has expired stays so.
+SET_TTL = f"""
+UPDATE mognet.job SET ttl = %(ttl)s::float8, expires = CASE WHEN state >= 3 THEN {NOW} + %(ttl)s::float8 END,
+    value_expires = CASE WHEN state >= 3 AND coalesce(value_expires > {NOW}, true) THEN {NOW} + %(ttl)s::float8 ELSE value_expires END,
+    cleanup = CASE WHEN state >= 3 THEN {NOW} + %(ttl)s::float8 ELSE cleanup END
+WHERE app = %(app)s AND id = %(id)s"""
+
+# A job and its descendants, as far as they have not ended, locked. What has expired leads no further.
+TREE = f"""
+WITH RECURSIVE tree(id) AS (
+    SELECT %(id)s::uuid
+    UNION
+    SELECT job.id FROM tree CROSS JOIN LATERAL (
+        SELECT id FROM mognet.job WHERE app = %(app)s AND parent = tree.id AND (expires IS NULL OR expires > {NOW}) OFFSET 0) AS job)
+SELECT id FROM mognet.job WHERE app = %(app)s AND id = ANY(ARRAY(SELECT id FROM tree)) AND state < 3 ORDER BY id FOR UPDATE"""
+
+# The end of jobs that are locked; they leave nothing.
+END = f"""
+WITH job AS (
+    UPDATE mognet.job SET state = %(state)s, finished = {NOW}, stops = stops + (state = 1)::int, lined = 0, token = NULL, lease_end = NULL,
+        notes_expire = NULL, noted = false, expires = {NOW} + coalesce(ttl, %(ttl)s::float8),
+        value_expires = {NOW} + coalesce(ttl, %(ttl)s::float8), cleanup = {NOW} + coalesce(ttl, %(ttl)s::float8)
+    WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) RETURNING {JOB}, seq),
+left_over AS (UPDATE mognet.content SET body = NULL, value = NULL WHERE seq = ANY(ARRAY(SELECT seq FROM job)))
+SELECT {_RECORD}, job.seq FROM job {_CONTENT}"""
+
+# A tombstone.
+BURY = f"""
+WITH job AS (
+    INSERT INTO mognet.job (id, app, seq, arrival, state, lined, priority, queue, due, created, finished, expires, value_expires, cleanup)
+    SELECT %(id)s::uuid, %(app)s, nextval('mognet.turn'), 0, %(state)s, 0, 5, '', now, now, now, now + ttl, now + ttl, now + ttl
+    FROM (SELECT {NOW} AS now, %(ttl)s::float8 AS ttl) AS clock
+    RETURNING {JOB}, seq),
+content AS (INSERT INTO mognet.content (seq, metadata) SELECT seq, '{{}}'::bytea FROM job)
+SELECT {JOB}, NULL::text, '{{}}'::bytea FROM job"""
+
+LOCK_JOBS = "SELECT id FROM mognet.job WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) ORDER BY id FOR UPDATE"
+
+DELETE = f"""
+WITH job AS (
+    DELETE FROM mognet.job WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) RETURNING seq, expires IS NULL OR expires > {NOW} AS seen),
+content AS (DELETE FROM mognet.content WHERE seq = ANY(ARRAY(SELECT seq FROM job)))
+SELECT seq, seen FROM job"""
+
+# --- notes
+
+# The job that a token holds, locked.
+HOLDER = f"""
+SELECT seq, noted, coalesce(notes_expire <= {NOW}, false), notes_expire IS NOT NULL FROM mognet.job
+WHERE app = %(app)s AND id = %(id)s AND token = %(token)s::text FOR NO KEY UPDATE"""
+
+NOTES = f"""
+SELECT note.name, note.data FROM mognet.job JOIN mognet.note USING (seq)
+WHERE app = %(app)s AND id = %(id)s AND token = %(token)s::text AND (notes_expire IS NULL OR notes_expire > {NOW})"""
+
+TAKE_NOTES = "DELETE FROM mognet.note WHERE seq = %(seq)s AND name = ANY(%(names)s::text[]) RETURNING name, data"
+PUT_NOTES = """
+INSERT INTO mognet.note (seq, name, data)
+SELECT %(seq)s, name, data FROM unnest(%(names)s::text[], %(values)s::bytea[]) AS each(name, data)"""
+MARK_NOTED = f"""
+UPDATE mognet.job SET noted = true, notes_expire = {NOW} + %(ttl)s::float8, cleanup = {NOW} + %(ttl)s::float8
+WHERE app = %(app)s AND id = %(id)s"""
+
+DROP_NOTES = "DELETE FROM mognet.note WHERE seq = ANY(%(seqs)s::int8[])"
+
+# Their notes are gone: only record and value are still to expire.
+UNMARK_NOTED = """
+UPDATE mognet.job SET noted = false, notes_expire = NULL, cleanup = CASE WHEN state >= 3 THEN least(value_expires, expires) END
+WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[])"""
+
+# --- upkeep
+
+RECOVER = f"""
+WITH lost AS MATERIALIZED (
+    SELECT ctid AS row FROM mognet.job WHERE app = %(app)s AND lease_end <= {NOW} ORDER BY lease_end LIMIT %(limit)s::int8
+    FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE mognet.job SET state = 0, stops = stops - (state = 2)::int, lined = 1, token = NULL, lease_end = NULL
+WHERE ctid = ANY(ARRAY(SELECT row FROM lost)) RETURNING queue"""
+
+# What a broker should have brought.
+LINE_UP = f"""
+WITH late AS MATERIALIZED (
+    SELECT ctid AS row FROM mognet.job WHERE app = %(app)s AND lined = 2 AND due <= {NOW} - %(grace)s::float8 ORDER BY due
+    LIMIT %(limit)s::int8 FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE mognet.job SET lined = 1 WHERE ctid = ANY(ARRAY(SELECT row FROM late)) RETURNING queue"""
+
+EXPIRED = f"""
+SELECT id, seq, state, noted, coalesce(expires <= {NOW}, false), coalesce(value_expires <= {NOW}, false) FROM mognet.job
+WHERE app = %(app)s AND cleanup <= {NOW} ORDER BY cleanup LIMIT %(limit)s::int8 FOR UPDATE SKIP LOCKED"""
+
+DROP_VALUES = """
+WITH content AS (UPDATE mognet.content SET value = NULL WHERE seq = ANY(%(seqs)s::int8[]) AND value IS NOT NULL RETURNING seq),
+job AS (UPDATE mognet.job SET cleanup = expires WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]))
+SELECT count(*) FROM content"""

@@ -1,0 +1,81 @@
+"""A private PostgreSQL."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from servers import Server, find_binary, free_port, missing
+
+USER, PASSWORD = "mognet", "s3cret-canary"
+
+
+def _as_postgres() -> list[str]:
+    """The server does not run as root."""
+    if os.geteuid() != 0:
+        return []
+    try:
+        user = pwd.getpwnam("postgres")
+    except KeyError:
+        missing("there is no user postgres to run the server as")
+    return [find_binary("setpriv"), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
+def postgres_server(folder: Path, **options: str) -> tuple[Server, str]:
+    """A PostgreSQL that writes to disk before it answers, and its URL. Not started yet; ``folder`` has to be short-lived."""
+    initdb, postgres = (find_binary(name, f"/usr/lib/postgresql/*/bin/{name}") for name in ("initdb", "postgres"))
+    prefix, port, data = _as_postgres(), free_port(), folder / "data"
+    if prefix:
+        for each in (folder, *folder.parents):  # the temporary folders of pytest are for their owner only
+            if each == Path("/") or each.stat().st_mode & 0o001:
+                break
+            each.chmod(each.stat().st_mode | 0o011)
+        shutil.chown(folder, "postgres")
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o644)
+    command = [*prefix, initdb, "-D", str(data), "-U", USER, "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={password}"]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    settings = {"port": str(port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "300"}
+    settings |= {"fsync": "on", "shared_buffers": "64MB", "autovacuum_naptime": "5s", "log_min_messages": "fatal", **options}
+    flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
+    url = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/postgres"
+
+    def ready() -> bool:
+        import psycopg
+
+        try:
+            with psycopg.connect(url, connect_timeout=2):
+                return True
+        except psycopg.Error:
+            return False
+
+    return Server("postgres", [*prefix, postgres, "-D", str(data), *flags], folder, ready), url
+
+
+@cache
+def shared_postgres() -> str:
+    """The URL of a PostgreSQL for all tests of this process that do no harm to it; they may empty it. It does not wait for the disk."""
+    if url := os.environ.get("MOGNET_TEST_POSTGRES_URL"):
+        return url
+    folder = Path(tempfile.mkdtemp(prefix="mognet-postgres-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    server, url = postgres_server(folder, fsync="off", synchronous_commit="off", full_page_writes="off")
+    server.start()
+    atexit.register(server.kill)
+    return url
+
+
+def query(url: str, statement: str, *values: object) -> list[tuple[object, ...]]:
+    """The rows of a statement, by other means than the engine."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode(), values)
+        return cursor.fetchall() if cursor.description else []
