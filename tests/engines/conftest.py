@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Mapping, Sized
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from mognet.engine import Engine
 from mognet.engines.memory import MemoryEngine, MemoryStore
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.testing.conformance import APP, Harness
+from servers.redis import shared_redis
 
 
 class FakeClock:
@@ -91,7 +94,37 @@ class SQLiteHarness(Harness):
         return found
 
 
-HARNESSES: dict[str, Callable[[Path], Harness]] = {"memory": lambda _: MemoryHarness(), "sqlite": SQLiteHarness}
+class RedisHarness(Harness):
+    """Engines on one server, which is emptied first. Its clock goes as it goes."""
+
+    unit = 0.25
+
+    def __init__(self) -> None:
+        self.url = shared_redis()
+        self.run("FLUSHALL")
+
+    def run(self, *command: str) -> Any:
+        from redis import Redis
+
+        with Redis.from_url(self.url, protocol=2) as client:
+            return client.execute_command(*command)
+
+    def open(self, app: str = APP) -> Engine:
+        from mognet.engines.redis.engine import RedisEngine
+
+        return RedisEngine(self.url, app)
+
+    async def leftovers(self) -> Mapping[str, int]:
+        # One number for each app stays, and who waits goes by itself.
+        keys = [key for key in self.run("KEYS", "*") if not key.endswith(b":seq") and b":wait:" not in key]
+        return Counter(key.split(b"}:")[1].split(b":")[0].decode() for key in keys)
+
+
+HARNESSES: dict[str, Callable[[Path], Harness]] = {
+    "memory": lambda _: MemoryHarness(),
+    "sqlite": SQLiteHarness,
+    "redis": lambda _: RedisHarness(),
+}
 
 
 @pytest.fixture(params=list(HARNESSES))
