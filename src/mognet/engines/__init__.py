@@ -6,7 +6,7 @@ from mognet.engine import OpenEngine
 from mognet.exceptions import ImproperlyConfigured
 from mognet.redaction import redact_url
 
-SCHEMES = ("sqlite", "memory", "postgresql")
+SCHEMES = ("sqlite", "memory", "redis", "postgresql")
 
 
 def engine_factory(url: str, app: str) -> OpenEngine:
@@ -33,5 +33,12 @@ def engine_factory(url: str, app: str) -> OpenEngine:
             raise ImproperlyConfigured(f'PostgreSQL needs psycopg: pip install "mognet[postgres]" ({error})') from error
         PostgresEngine.from_url(url, app)
         return lambda: PostgresEngine.from_url(url, app)
+    if scheme.partition("+")[0] in ("redis", "rediss", "valkey", "valkeys", "unix"):
+        try:
+            from mognet.engines.redis.engine import RedisEngine
+        except ImportError as error:
+            raise ImproperlyConfigured(f'{redact_url(url)!r} needs redis-py: pip install "mognet[redis]" ({error})') from error
+        RedisEngine(url, app)
+        return lambda: RedisEngine(url, app)
     known = ", ".join(f"{each}://" for each in SCHEMES)
     raise ImproperlyConfigured(f"no engine understands the URL {redact_url(url)!r}; it should start with one of {known}")
