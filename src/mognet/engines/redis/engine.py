@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections import Counter
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, NamedTuple, Self, TypeVar
@@ -198,12 +197,11 @@ class RedisEngine:
     async def _claim(
         self, node: str, queues: Collection[str], limit: int, lease: float, waiter: Waiter | None, ids: Collection[UUID] | None
     ) -> Claimed:
-        holder = secrets.token_hex(8)
         arguments: list[Arg] = [len(queues), *map(keys.text, queues), *map(id_arg, ids or ())]
         who: list[Arg] = [b"", 0, 0] if waiter is None else [waiter.name.encode(), micros(LOOK_EVERY + 1), int(waiter.known)]
         whole = Claimed([], [], 0.0)
         while True:
-            most = min(CHUNK, limit - len(whole.claims))
+            most, holder = min(CHUNK, limit - len(whole.claims)), secrets.token_hex(8)
             moment, due, rows = await self._open.run(
                 script("claim"),
                 keys.text(node),
@@ -214,10 +212,10 @@ class RedisEngine:
                 *arguments,
             )
             now = int(moment) / 1e6
-            for id, row, body in rows:
+            for number, (id, row, body) in enumerate(rows):
                 record = make_record(UUID(id.decode()), row)
                 starts = record.starts + 1
-                token = Token(record.id, starts, holder)
+                token = Token(record.id, starts, f"{holder}-{number}")
                 begun = record.started is not None
                 whole.before.extend([id, hold(token), DIGITS[record.state], optional(record.node), int(begun)])
                 record = record._replace(state=ResultState.RUNNING, starts=starts, node=node, started=record.started or now)
@@ -334,18 +332,18 @@ class RedisEngine:
     # upkeep
 
     async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
-        return await self._safely(self._sweep(limit))
+        return await self._safely(self._sweep(grace, limit))
 
-    async def _sweep(self, limit: int) -> Swept:
-        done: Counter[str] = Counter()
+    async def _sweep(self, grace: float, limit: int) -> Swept:
+        recovered = carried = expired = looked = 0
         while True:
-            most = min(CHUNK, limit - max(done["recovered"], done["looked"]))
-            recovered, expired, looked = await self._open.run(script("sweep"), most)
-            done.update(recovered=recovered, expired=expired, looked=looked)
-            if max(recovered, looked) < most:
-                return Swept(done["recovered"], done["expired"], False)
-            if max(done["recovered"], done["looked"]) >= limit:
-                return Swept(done["recovered"], done["expired"], True)
+            left = limit - max(recovered, carried, looked)
+            most = min(CHUNK, left)
+            now = await self._open.run(script("sweep"), most, micros(grace))
+            recovered, carried, expired, looked = (sum(pair) for pair in zip((recovered, carried, expired, looked), now, strict=True))
+            full = max(now[0], now[1], now[3]) == most
+            if not full or most == left:
+                return Swept(recovered, expired, full, carried)
 
 
 def _job(job: Job) -> list[Arg]:

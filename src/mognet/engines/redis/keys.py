@@ -13,13 +13,14 @@ key                     type           what
 ``ready:QUEUE``         sorted set     jobs that are due, best first; a member is arrival, priority and id in one
 ``later:QUEUE``         sorted set     jobs that are not, by due time; the same members
 ``wait:QUEUE``          sorted set     who waits for a job, until when; goes by itself seconds after the last has gone
+``carried``             sorted set     jobs that a broker carries, by due time
 ``leases``              sorted set     jobs that are held, by the end of the lease
 ``ends``                sorted set     jobs of which something expires, by the moment
 ``open``, ``done``      sorted set     unfinished and finished jobs, by creation
 ``children:ID``         sorted set     the children of a job, by creation
 ``tree:ID``             sorted set     the jobs below a topmost job, by creation
 ``ids``                 sorted set     all ids, in their order
-``counts``              hash           how many jobs there are of a state, a queue and a name
+``counts``              hash           how many jobs there are of a state, in line or not, a queue and a name
 ``seq``                 string         the last number of arrival; the only key that stays when all jobs are gone
 ======================  =============  =========================================================================================
 
@@ -55,7 +56,7 @@ FIELDS = {
     "m": "1: it has metadata",
     "k": "the token that holds it: its start and its holder",
     "e": "its place in the order of arrival",
-    "i": "1: it is in line",
+    "i": "1: it is in line, 2: a broker carries it",
     "v": "when its value expires",
     "g": "it has notes; when they expire, or 0",
 }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from mognet.engine import GroupBy
 from mognet.engines.redis import keys
 from mognet.engines.redis.scripts import DIGITS, STATES, Arg, id_arg, make_record, micros, optional
 from mognet.records import Query, Record
-from mognet.states import FINAL
+from mognet.states import FINAL, ResultState
 
 CHUNK = 250
 """Records that one call answers."""
@@ -24,6 +24,16 @@ class Run(Protocol):
     """Runs a script."""
 
     def __call__(self, name: str, /, *arguments: Arg) -> Awaitable[Any]: ...
+
+
+class Count(NamedTuple):
+    """How many jobs are alike."""
+
+    state: ResultState
+    lined: bool
+    queue: str
+    name: str | None
+    number: int
 
 
 class Searching:
@@ -40,7 +50,7 @@ class Searching:
             return
         if query.id_prefix is not None and re.fullmatch("[0-9a-f]{0,32}", query.id_prefix) is None:
             return
-        if query.id_prefix is not None and len(query.id_prefix) >= SELECTIVE:
+        if query.id_prefix is not None and len(query.id_prefix) >= SELECTIVE and not query.in_line:
             ids = self._with_prefix(query.id_prefix)
             for record in (await self._among([id async for id in ids], query))[:left]:
                 yield record
@@ -63,12 +73,13 @@ class Searching:
         states = b"".join(DIGITS[state] for state in query.states)
         arguments: list[Arg] = [int(query.newest_first), low, high, from_, after, most, states]
         arguments += [optional(query.name), optional(query.queue), optional(query.node), parent, root, (query.id_prefix or "").encode()]
+        arguments.append(int(query.in_line))
         unfinished, finished = keys.by_creation(self._start)
         if parent:
             return [*arguments, b"", keys.children(self._start, parent)]
         if root:
             return [*arguments, root, keys.tree(self._start, root)]
-        if query.states and not query.states & FINAL:
+        if query.in_line or (query.states and not query.states & FINAL):
             return [*arguments, b"", unfinished]
         if query.states and query.states <= FINAL:
             return [*arguments, b"", finished]
@@ -95,9 +106,14 @@ class Searching:
         """How many records match, by state, queue or name."""
         query = query._replace(limit=None, newest_first=False)
         groups: dict[str, int] = {}
-        if query == Query(states=query.states, name=query.name, queue=query.queue):
-            for state, queue, name, number in await self._counts():
-                if (not query.states or state in query.states) and query.name in (None, name) and query.queue in (None, queue):
+        if query == Query(states=query.states, name=query.name, queue=query.queue, in_line=query.in_line):
+            for state, lined, queue, name, number in await self._counts():
+                if (
+                    (lined or not query.in_line)
+                    and (not query.states or state in query.states)
+                    and query.name in (None, name)
+                    and query.queue in (None, queue)
+                ):
                     group = {"state": str(state), "queue": queue, "name": name or ""}[by]
                     groups[group] = groups.get(group, 0) + number
             return groups
@@ -106,16 +122,16 @@ class Searching:
             groups[group] = groups.get(group, 0) + 1
         return groups
 
-    async def _counts(self) -> list[tuple[Any, str, str | None, int]]:
+    async def _counts(self) -> list[Count]:
         answer = await self._run("count")
         while answer is None:
             answer = await self._run("count")
-        counts: list[tuple[Any, str, str | None, int]] = []
+        counts: list[Count] = []
         for field, number in zip(answer[::2], answer[1::2], strict=True):
-            length, _, rest = field[1:].partition(b":")
+            length, _, rest = field[2:].partition(b":")
             queue, name = rest[: int(length)], rest[int(length) :]
             known = name[1:].decode("utf-8", "surrogatepass") if name.startswith(b"+") else None
-            counts.append((STATES[int(field[:1])], queue.decode("utf-8", "surrogatepass"), known, int(number)))
+            counts.append(Count(STATES[int(field[:1])], field[1:2] == b"1", queue.decode("utf-8", "surrogatepass"), known, int(number)))
         return counts
 
 

@@ -59,7 +59,7 @@ local function pick_chosen()
   for _, id in ipairs(chosen) do
     local r = not seen[id] and call('HMGET', key('job', id), unpack(FIELDS)) or {}
     seen[id] = true
-    if r[LINED] == '1' and wanted[r[QUEUE]] and tonumber(r[DUE]) <= now then
+    if (r[LINED] == '1' or r[LINED] == CARRIED) and wanted[r[QUEUE]] and tonumber(r[DUE]) <= now then
       found[#found + 1] = {score(r[PRIORITY], tonumber(r[DUE])), place(r, id), id, r}
     end
   end
@@ -78,9 +78,9 @@ if #chosen > 0 then places = pick_chosen() else places = pick() end
 local claims = {}
 local function take(id, r)
   local starts = int((r[STARTS] or 0) + 1)
-  count(r, r[STATE], -1)
-  count(r, RUNNING, 1)
-  local fields = {'s', RUNNING, 'a', starts, 'k', starts .. ':' .. holder, 'w', node, 'i', '0'}
+  count(r, r[STATE], r[LINED], -1)
+  count(r, RUNNING, '0', 1)
+  local fields = {'s', RUNNING, 'a', starts, 'k', starts .. ':' .. holder .. '-' .. #claims, 'w', node, 'i', '0'}
   if not r[BEGAN] then fields[11], fields[12] = 'b', int(now) end
   call('HSET', key('job', id), unpack(fields))
   add(P .. 'leases', now + lease, id)
@@ -91,7 +91,7 @@ for _, entry in ipairs(places) do
   local id = entry:sub(17)
   local r = call('HMGET', key('job', id), unpack(FIELDS))
   -- In a store that was restored or tampered with, an entry may lead nowhere.
-  if r[LINED] == '1' then take(id, r) end
+  if r[LINED] == '1' or r[LINED] == CARRIED then take(id, r) end
 end
 flush()
 

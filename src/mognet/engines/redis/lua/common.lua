@@ -9,6 +9,7 @@ local NAME, QUEUE, STATE, PRIORITY, CREATED, DUE, BEGAN, FINISHED, STARTS, STOPS
 local PARENT, ROOT, NODE, LABEL, TTL, EXPIRES, META, TOKEN, ARRIVAL, LINED, VALUE_ENDS, NOTES = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23
 local RECORD = META
 local PENDING, RUNNING, SUSPENDED, SUCCESS, REVOKED = '0', '1', '2', '3', '5'
+local CARRIED = '2'
 local SMALL_VALUE = 4096
 
 local function key(kind, name) return P .. kind .. ':' .. name end
@@ -39,18 +40,18 @@ local function in_chunks(command, set, list)
   for i = 1, #list, 1000 do call(command, set, unpack(list, i, math.min(i + 999, #list))) end
 end
 
--- How many jobs of each state, queue and name there are.
+-- How many jobs there are of each state, in line or not, queue and name.
 local tally = {}
 
-local function count(r, state, n)
-  local field = state .. #r[QUEUE] .. ':' .. r[QUEUE] .. (r[NAME] and '+' .. r[NAME] or '-')
+local function count(r, state, lined, n)
+  local field = state .. (lined == '1' and '1' or '0') .. #r[QUEUE] .. ':' .. r[QUEUE] .. (r[NAME] and '+' .. r[NAME] or '-')
   tally[field] = (tally[field] or 0) + n
 end
 
-local function change_state(r, state)
-  count(r, r[STATE], -1)
-  count(r, state, 1)
-  r[STATE] = state
+local function move(r, state, lined)
+  count(r, r[STATE], r[LINED], -1)
+  count(r, state, lined, 1)
+  r[STATE], r[LINED] = state, lined
 end
 
 -- The line of a queue: 'ready' by priority and due time in one score, 'later' by due time. 16 bits of a double's 53 are left
@@ -86,6 +87,8 @@ local function leave_line(id, r)
   if r[LINED] == '1' then
     drop(key('ready', r[QUEUE]), place(r, id))
     drop(key('later', r[QUEUE]), place(r, id))
+  elseif r[LINED] == CARRIED then
+    drop(P .. 'carried', id)
   end
 end
 
@@ -103,7 +106,7 @@ end
 -- Rows.
 
 local function remove(id, r)
-  count(r, r[STATE], -1)
+  count(r, r[STATE], r[LINED], -1)
   leave_line(id, r)
   call('DEL', key('job', id), key('body', id), key('notes', id), key('meta', id))
   drop(P .. (r[STATE] >= SUCCESS and 'done' or 'open'), id)
@@ -166,7 +169,7 @@ local function finish(id, r, state, ttl, value_ttl, value)
   local job = key('job', id)
   leave_line(id, r)
   if r[STATE] == RUNNING then r[STOPS] = int((r[STOPS] or 0) + 1) end
-  change_state(r, state)
+  move(r, state, '0')
   r[FINISHED] = int(math.max(now, r[CREATED]))
   if r[TTL] then ttl, value_ttl = tonumber(r[TTL]), tonumber(r[TTL]) end
   if not value then value_ttl = nil end
@@ -175,7 +178,7 @@ local function finish(id, r, state, ttl, value_ttl, value)
   if r[TOKEN] then drop(P .. 'leases', id) end
   if r[NOTES] then call('DEL', key('notes', id)) end
   if r[ARRIVAL] then call('HDEL', job, 'k', 'e', 'i', 'g') end
-  r[TOKEN], r[ARRIVAL], r[LINED], r[NOTES] = false, false, false, false
+  r[TOKEN], r[ARRIVAL], r[NOTES] = false, false, false
   drop(P .. 'open', id)
   add(P .. 'done', tonumber(r[CREATED]), id)
   if value then call('SET', key('body', id), value) else call('DEL', key('body', id)) end

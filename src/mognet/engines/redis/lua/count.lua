@@ -1,4 +1,4 @@
--- How many jobs of each state, queue and name there are, once what has expired is gone; nil: more has expired than one call deletes.
+-- How many jobs of each state, in line or not, queue and name there are, once what has expired is gone; nil: more has expired than one call deletes.
 local _, looked = expire(500)
 flush()
 if looked == 500 then return false end

@@ -1,6 +1,6 @@
 -- Records that match, by creation: some of those in the next stretch. Answers {more?, score and member to go on after, ids and rows}.
 -- ARGV: newest first?, created after, created before, start's score and member ('' from the first), most records, states, name,
--- queue, node, parent, root, prefix, a job that belongs to them (''), and the sets that hold the ids.
+-- queue, node, parent, root, prefix, in line?, a job that belongs to them (''), and the sets that hold the ids.
 local STRETCH = 1000
 local newest, low, high, from, after, most = ARGV[1] == '1', ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local states, name, queue, node, parent, root, prefix = ARGV[7], optional(ARGV[8]), optional(ARGV[9]), optional(ARGV[10]), ARGV[11], ARGV[12], ARGV[13]
@@ -17,7 +17,7 @@ local function consider(entry)
   if not start or comes_before(start, entry) then entries[#entries + 1] = entry end
 end
 
-for i = 15, #ARGV do
+for i = 16, #ARGV do
   local found
   if newest then
     found = call('ZREVRANGEBYSCORE', ARGV[i], high, low, 'WITHSCORES', 'LIMIT', 0, STRETCH)
@@ -31,9 +31,10 @@ for i = 15, #ARGV do
     if not horizon or comes_before(last, horizon) then horizon = last end
   end
 end
-if ARGV[14] ~= '' then
-  local r = look(ARGV[14])
-  if r and not r[ROOT] then consider({tonumber(r[CREATED]), ARGV[14]}) end
+local single = ARGV[15]
+if single ~= '' then
+  local r = look(single)
+  if r and not r[ROOT] then consider({tonumber(r[CREATED]), single}) end
 end
 table.sort(entries, comes_before)
 
@@ -42,10 +43,13 @@ local function inside(limit, moment, sign)
   return true
 end
 
+local in_line = ARGV[14] == '1'
+
 local function matches(id, r)
   return (states == '' or states:find(r[STATE], 1, true)) and (not name or r[NAME] == name) and (not queue or r[QUEUE] == queue)
     and (not node or r[NODE] == node) and (parent == '' or r[PARENT] == parent) and (root == '' or (r[ROOT] or id) == root)
     and id:sub(1, #prefix) == prefix and inside(ARGV[2], tonumber(r[CREATED]), 1) and inside(ARGV[3], tonumber(r[CREATED]), -1)
+    and (not in_line or call('HGET', key('job', id), 'i') == '1')
 end
 
 local rows, last = {}, nil

@@ -1,5 +1,5 @@
 -- Store jobs, each in its turn, and put them in line. Answers for each whether it was added.
--- ARGV: in line?, number, and for each job: id, name, queue, body, priority, delay, parent, root, parent's token, label, ttl,
+-- ARGV: in line? (otherwise a broker carries those that are due), number, and for each job: id, name, queue, body, priority, delay, parent, root, parent's token, label, ttl,
 -- number of metadata keys, and these with their values.
 local enqueue, total = ARGV[1] == '1', tonumber(ARGV[2])
 local first = call('INCRBY', P .. 'seq', total) - total
@@ -15,7 +15,7 @@ local function parent_row(id)
   return family[id]
 end
 
-local function insert(n, id, r, body, metadata)
+local function insert(n, id, r, body, metadata, lined)
   local job = key('job', id)
   -- A microsecond apart, so that they are found in the order of their arrival; to store one takes longer than that.
   local created = now + n - 1
@@ -37,7 +37,7 @@ local function insert(n, id, r, body, metadata)
     in_chunks('HSET', key('meta', id), metadata)
   end
   if body then
-    r[ARRIVAL], r[LINED] = arrival(first + n), enqueue and '1' or '0'
+    r[ARRIVAL], r[LINED] = arrival(first + n), lined and '1' or CARRIED
     field('e', r[ARRIVAL])
     field('i', r[LINED])
     call('SET', key('body', id), body)
@@ -47,7 +47,7 @@ local function insert(n, id, r, body, metadata)
   add(P .. 'ids', 0, id)
   if r[PARENT] then add(key('children', r[PARENT]), created, id) end
   if r[ROOT] then add(key('tree', r[ROOT]), created, id) end
-  count(r, PENDING, 1)
+  count(r, PENDING, r[LINED], 1)
   family[id] = r
 end
 
@@ -59,7 +59,8 @@ for n = 1, total do
   r[NAME], r[QUEUE] = argument(), argument()
   local body = argument()
   r[PRIORITY] = argument()
-  r[DUE] = int(due_in(tonumber(argument())))
+  local delay = tonumber(argument())
+  r[DUE] = int(due_in(delay))
   local parent, root, token = argument(), argument(), argument()
   r[LABEL] = optional(argument())
   local ttl = tonumber(argument())
@@ -73,11 +74,12 @@ for n = 1, total do
   if known then
     family[id] = known
   elseif above and above[STATE] == REVOKED then
-    insert(n, id, r, nil, metadata)
+    insert(n, id, r, nil, metadata, false)
     finish(id, r, REVOKED, ttl, nil, nil)
   elseif token == '' or (above and above[TOKEN] == token) then
-    insert(n, id, r, body, metadata)
-    if enqueue then line_up(id, r) end
+    local lined = enqueue or delay > 0
+    insert(n, id, r, body, metadata, lined)
+    if lined then line_up(id, r) else add(P .. 'carried', tonumber(r[DUE]), id) end
     added[n] = 1
   end
 end

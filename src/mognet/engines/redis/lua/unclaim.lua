@@ -5,7 +5,7 @@ for i = 1, #ARGV, 5 do
   local r = fetch(id)
   if r and r[TOKEN] == token then
     local job = key('job', id)
-    change_state(r, state)
+    move(r, state, '1')
     call('HSET', job, 's', state, 'i', '1')
     if tonumber(r[STARTS]) > 1 then call('HINCRBY', job, 'a', -1) else call('HDEL', job, 'a') end
     if node then call('HSET', job, 'w', node) else call('HDEL', job, 'w') end

@@ -12,7 +12,7 @@ local function bury()
   r[QUEUE], r[STATE], r[PRIORITY], r[CREATED], r[DUE] = '', PENDING, '5', int(now), int(now)
   call('HSET', job, 'q', '', 's', PENDING, 'p', '5', 'c', r[CREATED], 'd', r[DUE])
   add(P .. 'ids', 0, id)
-  count(r, PENDING, 1)
+  count(r, PENDING, '0', 1)
   finish(id, r, state ~= '' and state or REVOKED, ttl, nil, nil)
 end
 
@@ -74,11 +74,11 @@ local function apply()
     limit_life()
   end
   if state == SUSPENDED and r[STATE] == RUNNING then
-    change_state(r, state)
+    move(r, state, r[LINED])
     r[STOPS] = int((r[STOPS] or 0) + 1)
     call('HSET', job, 's', state, 'o', r[STOPS])
   elseif state == RUNNING and r[STATE] == SUSPENDED then
-    change_state(r, state)
+    move(r, state, r[LINED])
     r[STARTS] = int(r[STARTS] + 1)
     call('HSET', job, 's', state, 'a', r[STARTS])
   end
