@@ -1,4 +1,4 @@
-"""Every behaviour is shown on every engine that needs no server: add one to ENGINES, and it is held to all of them."""
+"""Every behaviour is shown on every engine: add one to ENGINES, and it is held to all of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from uuid import uuid4
 import pytest
 
 from mognet import App, AppConfig, Result
+from servers.redis import empty_redis
 from mognet.registry import global_registry
 
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda _: f"memory://{uuid4().hex}",
     "sqlite": lambda folder: f"sqlite:///{folder}/jobs.db",
+    "redis": lambda _: empty_redis(),
 }
 
 
