@@ -9,6 +9,7 @@ import socket
 import tempfile
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from servers import Server, find_binary, free_port
 
@@ -50,4 +51,14 @@ def shared_redis() -> str:
     server.start()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.kill)
+    return url
+
+
+def empty_redis() -> str:
+    """The URL of the same Redis, without any keys."""
+    url = shared_redis()
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "localhost", parts.port or 6379), 10) as connection:
+        connection.sendall(b"FLUSHALL\r\n")
+        assert connection.recv(16).startswith(b"+OK")
     return url
