@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import importlib.util
 import logging
@@ -48,9 +49,20 @@ def run_worker(options: Options, wishes: Wishes) -> int:
     set_up(options, default_level="INFO")
     app = load_app(options)
     apply(app, wishes)
+    spare_the_collector()
     say = _log.info if wanted_format(options) == "json" else _print
     with asyncio.Runner(loop_factory=loop_factory(wishes.loop)) as runner:
         return runner.run(Shift(app, say, started, burst=wishes.burst).work())
+
+
+def spare_the_collector() -> None:
+    """Look for garbage less often, and never among what was loaded at the start.
+
+    A worker makes many objects that live for one job; looking through them after each 700 costs about a quarter of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def apply(app: App, wishes: Wishes) -> None:
