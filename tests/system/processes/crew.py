@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -132,6 +134,21 @@ class Crew:
         """So many workers, which are ready."""
         members = [self.start(*options, **settings) for _ in range(number)]
         return [await member.ready() for member in members]
+
+    async def stop(self, member: Member) -> None:
+        """SIGSTOP, at a moment when the member is not writing: else it would keep the file locked for everybody."""
+        for _ in range(100):
+            member.send(signal.SIGSTOP)
+            with closing(sqlite3.connect(self.folder / "jobs.db", isolation_level=None, timeout=0.2)) as file:
+                try:
+                    file.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    member.send(signal.SIGCONT)
+                    await asyncio.sleep(0.01)
+                else:
+                    file.execute("ROLLBACK")
+                    return
+        raise AssertionError(f"{member.pid} writes all the time")
 
     def close(self) -> None:
         for member in self.members:

@@ -16,7 +16,7 @@ async def test_a_ghost_changes_nothing(crew: Crew, app: App, ledger: Ledger) -> 
     first = await crew.start().ready()
     job = await app.submit(jobs.ghost)
     await ledger.seen("start", job.id)
-    first.send(signal.SIGSTOP)
+    await crew.stop(first)
     await crew.start().ready()
     await ledger.seen("took over", job.id)
     await asyncio.sleep(0.5)  # the stop is to be longer than anything that a slow machine does to the first
@@ -39,7 +39,7 @@ async def test_a_stopped_workers_task_is_cancelled_when_it_comes_back(crew: Crew
     first = await crew.start().ready()
     job = await app.submit(jobs.hold, 5)
     await ledger.seen("start", job.id)
-    first.send(signal.SIGSTOP)
+    await crew.stop(first)
     await crew.start().ready()
     await ledger.seen("start", job.id, 2)
     first.send(signal.SIGCONT)
