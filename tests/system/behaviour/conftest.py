@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 
 from mognet import App, AppConfig, Result
-from servers.redis import empty_redis
 from mognet.registry import global_registry
+from servers.redis import empty_redis
 
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda _: f"memory://{uuid4().hex}",

@@ -17,6 +17,7 @@ from mognet.engines.redis import address, keys
 from mognet.engines.redis.scripts import (
     DIGITS,
     Arg,
+    Script,
     hold,
     id_arg,
     labels,
@@ -106,7 +107,11 @@ class RedisEngine:
         return self._session
 
     async def _run(self, name: str, *arguments: Arg) -> Any:
-        return await self._safely(self._open.run(script(name), *arguments))
+        return await self._safely(self._open.run(self._script(name), *arguments))
+
+    @staticmethod
+    def _script(name: str) -> Script:
+        return script(name)
 
     def _own(self, operation: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Let an operation go its way, whatever becomes of the one who asked for it."""
@@ -133,7 +138,7 @@ class RedisEngine:
         for start in range(0, len(jobs), WHOLE):
             part = jobs[start : start + WHOLE]
             arguments = [argument for job in part for argument in _job(job)]
-            answer = await self._open.run(script("submit"), int(enqueue), len(part), *arguments)
+            answer = await self._open.run(self._script("submit"), int(enqueue), len(part), *arguments)
             added += [each == 1 for each in answer]
         return added
 
@@ -174,7 +179,8 @@ class RedisEngine:
     def _leave(self, waiter: Waiter, *, took: bool) -> None:
         self._waiters.leave(waiter)
         if waiter.known and not took and self._session is not None:
-            self._own(self._session.run(script("leave"), waiter.name.encode(), int(waiter.rung.is_set()), *map(keys.text, waiter.queues)))
+            queues = map(keys.text, waiter.queues)
+            self._own(self._session.run(self._script("leave"), waiter.name.encode(), int(waiter.rung.is_set()), *queues))
 
     async def _claim_safely(self, *request: Any) -> Claimed:
         task = self._own(self._claim(*request))
@@ -192,7 +198,7 @@ class RedisEngine:
         with suppress(MognetError):  # what was claimed nevertheless is ended by its lease
             before = (await task).before
             for start in range(0, len(before), 5 * CHUNK):
-                await self._open.run(script("unclaim"), *before[start : start + 5 * CHUNK])
+                await self._open.run(self._script("unclaim"), *before[start : start + 5 * CHUNK])
 
     async def _claim(
         self, node: str, queues: Collection[str], limit: int, lease: float, waiter: Waiter | None, ids: Collection[UUID] | None
@@ -203,7 +209,7 @@ class RedisEngine:
         while True:
             most, holder = min(CHUNK, limit - len(whole.claims)), secrets.token_hex(8)
             moment, due, rows = await self._open.run(
-                script("claim"),
+                self._script("claim"),
                 keys.text(node),
                 micros(lease),
                 most,
@@ -231,7 +237,7 @@ class RedisEngine:
         for start in range(0, len(tokens), CHUNK):
             part = tokens[start : start + CHUNK]
             arguments = [argument for token in part for argument in (id_arg(token.id), hold(token))]
-            answer = await self._open.run(script("extend"), micros(lease), *arguments)
+            answer = await self._open.run(self._script("extend"), micros(lease), *arguments)
             held |= {token for token, holds in zip(part, answer, strict=True) if holds}
         return held
 
@@ -242,7 +248,7 @@ class RedisEngine:
         settled: list[Record | None] = []
         for start in range(0, len(outcomes), CHUNK):
             part = outcomes[start : start + CHUNK]
-            rows = await self._open.run(script("settle"), *[argument for outcome in part for argument in _outcome(outcome)])
+            rows = await self._open.run(self._script("settle"), *[argument for outcome in part for argument in _outcome(outcome)])
             settled += [None if row is None else make_record(outcome.token.id, row) for outcome, row in zip(part, rows, strict=True)]
         return settled
 
@@ -255,7 +261,7 @@ class RedisEngine:
         records: list[Record | None] = []
         for start in range(0, len(ids), CHUNK):
             part = ids[start : start + CHUNK]
-            rows = await self._open.run(script("get"), *map(id_arg, part))
+            rows = await self._open.run(self._script("get"), *map(id_arg, part))
             records += [None if row is None else make_record(id, row) for id, row in zip(part, rows, strict=True)]
         return records
 
@@ -279,7 +285,7 @@ class RedisEngine:
 
     async def _delete(self, ids: list[UUID]) -> int:
         parts = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
-        return sum([await self._open.run(script("delete"), *map(id_arg, part)) for part in parts])
+        return sum([await self._open.run(self._script("delete"), *map(id_arg, part)) for part in parts])
 
     def search(self, query: Query) -> AsyncIterator[Record]:
         return Searching(self._start, self._run).search(query)
@@ -321,7 +327,7 @@ class RedisEngine:
         if channel == self._bell:
             number, _, queue = body.partition(b":")
             if not self._waiters.ring(int(number), queue.decode("utf-8", "surrogatepass")) and self._session is not None:
-                self._own(self._session.run(script("leave"), b"", 1, queue))
+                self._own(self._session.run(self._script("leave"), b"", 1, queue))
         elif channel == self._done:
             for record, value in unpack_ended(body):
                 self._exchange.publish(Signal(DONE, pack_done(record, value)))
@@ -339,7 +345,7 @@ class RedisEngine:
         while True:
             left = limit - max(recovered, carried, looked)
             most = min(CHUNK, left)
-            now = await self._open.run(script("sweep"), most, micros(grace))
+            now = await self._open.run(self._script("sweep"), most, micros(grace))
             recovered, carried, expired, looked = (sum(pair) for pair in zip((recovered, carried, expired, looked), now, strict=True))
             full = max(now[0], now[1], now[3]) == most
             if not full or most == left:

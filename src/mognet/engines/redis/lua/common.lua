@@ -54,23 +54,20 @@ local function move(r, state, lined)
   r[STATE], r[LINED] = state, lined
 end
 
--- The line of a queue: 'ready' by priority and due time in one score, 'later' by due time. 16 bits of a double's 53 are left
--- to the priority, and the due time is kept in units of 10 microseconds since 2020. Equal scores go by arrival, with which
--- a member begins.
-local EPOCH = 157783680000000
-local LEVEL = 2 ^ 48
+-- The line of a queue: 'ready' by priority and due time in one score, 'later' by due time. A double holds 53 bits exactly: 11
+-- priorities, and 25 years of microseconds from 2022 on (after that the order is that of arrival, until EPOCH is moved).
+-- Equal scores go by arrival, with which a member begins.
+local EPOCH = 1640995200000000
+local LEVEL = 8e14
 local rings, soonest = {}, {}
 
 local function place(r, id) return r[ARRIVAL] .. string.format('%x', r[PRIORITY]) .. id end
 
-local function score(priority, due) return (10 - priority) * LEVEL + math.max(0, math.floor(due / 10) - EPOCH) end
+local function score(priority, due) return (10 - priority) * LEVEL + math.min(math.max(0, due - EPOCH), LEVEL - 1) end
 
 local function arrival(n) return string.format('%015.0f', n) end
 
 local function next_arrival() return arrival(call('INCR', P .. 'seq')) end
-
--- Now, or so many microseconds later, in the units that a score can hold: never after a moment that is due already.
-local function due_in(delay) return delay > 0 and math.ceil((now + delay) / 10) * 10 or math.floor(now / 10) * 10 end
 
 local function line_up(id, r)
   local due, queue = tonumber(r[DUE]), r[QUEUE]
@@ -170,7 +167,7 @@ local function finish(id, r, state, ttl, value_ttl, value)
   leave_line(id, r)
   if r[STATE] == RUNNING then r[STOPS] = int((r[STOPS] or 0) + 1) end
   move(r, state, '0')
-  r[FINISHED] = int(math.max(now, r[CREATED]))
+  r[FINISHED] = int(now)
   if r[TTL] then ttl, value_ttl = tonumber(r[TTL]), tonumber(r[TTL]) end
   if not value then value_ttl = nil end
   call('HSET', job, 's', state, 'f', r[FINISHED], 'o', r[STOPS] or '0')
@@ -179,8 +176,9 @@ local function finish(id, r, state, ttl, value_ttl, value)
   if r[NOTES] then call('DEL', key('notes', id)) end
   if r[ARRIVAL] then call('HDEL', job, 'k', 'e', 'i', 'g') end
   r[TOKEN], r[ARRIVAL], r[NOTES] = false, false, false
+  -- Its score there is its creation, and its place in the batch in which it came.
+  add(P .. 'done', tonumber(call('ZSCORE', P .. 'open', id) or r[CREATED]), id)
   drop(P .. 'open', id)
-  add(P .. 'done', tonumber(r[CREATED]), id)
   if value then call('SET', key('body', id), value) else call('DEL', key('body', id)) end
   ended[#ended + 1] = {id, r, value and #value <= SMALL_VALUE and value}
 end

@@ -1,9 +1,11 @@
 -- Records that match, by creation: some of those in the next stretch. Answers {more?, score and member to go on after, ids and rows}.
 -- ARGV: newest first?, created after, created before, start's score and member ('' from the first), most records, states, name,
 -- queue, node, parent, root, prefix, in line?, a job that belongs to them (''), and the sets that hold the ids.
-local STRETCH = 1000
+local STRETCH, BATCH = 1000, 10000
 local newest, low, high, from, after, most = ARGV[1] == '1', ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local states, name, queue, node, parent, root, prefix = ARGV[7], optional(ARGV[8]), optional(ARGV[9]), optional(ARGV[10]), ARGV[11], ARGV[12], ARGV[13]
+-- Scores are up to a batch's length of microseconds later than the creation.
+if high ~= '+inf' then high = '(' .. int(tonumber(high:sub(2)) + BATCH) end
 if from ~= '' then if newest then high = from else low = from end end
 
 local function comes_before(a, b)

@@ -6,7 +6,7 @@ local function again(id, r, state, why, delay)
   local job = key('job', id)
   if r[STATE] == RUNNING then r[STOPS] = int((r[STOPS] or 0) + 1) end
   move(r, state, '1')
-  if why ~= 'release' then r[DUE], r[ARRIVAL] = int(due_in(delay)), next_arrival() end
+  if why ~= 'release' then r[DUE], r[ARRIVAL] = int(now + delay), next_arrival() end
   if why == 'retry' then r[ATTEMPT] = int((r[ATTEMPT] or 1) + 1) end
   call('HSET', job, 's', state, 'o', r[STOPS], 'd', r[DUE], 'e', r[ARRIVAL], 't', r[ATTEMPT] or '1', 'i', '1')
   call('HDEL', job, 'k')

@@ -19,7 +19,7 @@ local function insert(n, id, r, body, metadata, lined)
   local job = key('job', id)
   -- A microsecond apart, so that they are found in the order of their arrival; to store one takes longer than that.
   local created = now + n - 1
-  r[STATE], r[CREATED] = PENDING, int(created)
+  r[STATE], r[CREATED] = PENDING, int(now)
   local fields = {'q', r[QUEUE], 's', PENDING, 'p', r[PRIORITY], 'c', r[CREATED], 'd', r[DUE]}
   local function field(name, value)
     if value then
@@ -60,7 +60,7 @@ for n = 1, total do
   local body = argument()
   r[PRIORITY] = argument()
   local delay = tonumber(argument())
-  r[DUE] = int(due_in(delay))
+  r[DUE] = int(now + delay)
   local parent, root, token = argument(), argument(), argument()
   r[LABEL] = optional(argument())
   local ttl = tonumber(argument())
