@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sized
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from mognet.engine import Engine
 from mognet.engines.memory import MemoryEngine, MemoryStore
+from mognet.engines.redis.engine import RedisEngine
+from mognet.engines.redis.scripts import Script, script
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.testing.conformance import APP, Harness
-from servers.redis import shared_redis
+from servers.redis import empty_redis
 
 
 class FakeClock:
@@ -94,29 +98,45 @@ class SQLiteHarness(Harness):
         return found
 
 
-class RedisHarness(Harness):
-    """Engines on one server, which is emptied first. Its clock goes as it goes."""
+class FrozenRedis(RedisEngine):
+    """Reads the time from a key."""
 
-    unit = 0.25
+    @staticmethod
+    def _script(name: str) -> Script:
+        text = script(name).text.replace(b"call('TIME')", b"{call('GET', 'clock'):match('(%d+) (%d+)')}")
+        return Script(name, text, hashlib.sha1(text).hexdigest().encode())
+
+
+class RedisHarness(Harness):
+    """Engines on one server, which is emptied first; its scripts take the time from a key, which stands still until it is moved."""
+
+    fake_clock = True
+    unit = 1.0
+    engine = FrozenRedis
 
     def __init__(self) -> None:
-        self.url = shared_redis()
-        self.run("FLUSHALL")
+        self.url = empty_redis()
+        self.clock = FakeClock()
+        self._set_clock()
 
     def run(self, *command: str) -> Any:
-        from redis import Redis
-
         with Redis.from_url(self.url, protocol=2) as client:
             return client.execute_command(*command)
 
-    def open(self, app: str = APP) -> Engine:
-        from mognet.engines.redis.engine import RedisEngine
+    def _set_clock(self) -> None:
+        seconds, micros = divmod(round(self.clock.time * 1_000_000), 1_000_000)
+        self.run("SET", "clock", f"{seconds} {micros}")
 
-        return RedisEngine(self.url, app)
+    def open(self, app: str = APP) -> Engine:
+        return self.engine(self.url, app)
+
+    async def advance(self, seconds: float) -> None:
+        self.clock.time += seconds
+        self._set_clock()
 
     async def leftovers(self) -> Mapping[str, int]:
         # One number for each app stays, and who waits goes by itself.
-        keys = [key for key in self.run("KEYS", "*") if not key.endswith(b":seq") and b":wait:" not in key]
+        keys = [key for key in self.run("KEYS", "mognet:*") if not key.endswith(b":seq") and b":wait:" not in key]
         return Counter(key.split(b"}:")[1].split(b":")[0].decode() for key in keys)
 
 
