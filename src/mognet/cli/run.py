@@ -29,6 +29,9 @@ from mognet.worker import Worker
 
 _log = logging.getLogger("mognet.run")
 
+PATIENCE = 5.0
+"""Seconds that closing may take."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -135,12 +138,20 @@ class Shift:
         finally:
             for task in self._stops:
                 task.cancel()
-            await self._app.close()
+            await self._close()
         if not self._start.cancelled():
             self._start.result()
         self._say("stopped")
         await self._leave_behind()
         return OK
+
+    async def _close(self) -> None:
+        """Close the app; an engine that does not answer is not waited for: what it was to be told, its leases will tell."""
+        closing = asyncio.create_task(self._app.close(), name="mognet close")
+        if (await asyncio.wait([closing], timeout=PATIENCE))[1]:
+            _log.error("the engine does not answer, and is left without a goodbye")
+        else:
+            closing.result()
 
     @staticmethod
     async def _leave_behind() -> None:
