@@ -19,6 +19,7 @@ from mognet.engines.redis.engine import RedisEngine
 from mognet.engines.redis.scripts import Script, script
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.testing.conformance import APP, Harness
+from servers.postgres import query, shared_postgres
 from servers.redis import empty_redis
 
 
@@ -91,7 +92,7 @@ class SQLiteHarness(Harness):
         with closing(sqlite3.connect(self.path)) as connection:
             tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
             found = {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
-        del found["app"], found["turn"]  # one row for each app, and one counter
+        del found["app"]  # one row for each
         if all(engine._writer is None for engine in self.opened):
             found["files"] = sum(path.is_file() for path in self.folder.rglob("*")) - 1
             found["sockets"] = sum(path.is_socket() for path in self.folder.rglob("*"))
@@ -140,10 +141,31 @@ class RedisHarness(Harness):
         return Counter(key.split(b"}:")[1].split(b":")[0].decode() for key in keys)
 
 
+class PostgresHarness(Harness):
+    """Engines on one server, which is emptied first. Its clock goes as it goes."""
+
+    unit = 0.25
+    tables = ("job", "content", "note")
+
+    def __init__(self) -> None:
+        self.url = shared_postgres()
+        if query(self.url, "SELECT to_regclass('mognet.job')") != [(None,)]:
+            query(self.url, f"TRUNCATE {', '.join(f'mognet.{table}' for table in self.tables)}")
+
+    def open(self, app: str = APP) -> Engine:
+        from mognet.engines.postgres.engine import PostgresEngine
+
+        return PostgresEngine.from_url(self.url, app)
+
+    async def leftovers(self) -> Mapping[str, int]:
+        return {table: len(query(self.url, f"SELECT 1 FROM mognet.{table}")) for table in self.tables}
+
+
 HARNESSES: dict[str, Callable[[Path], Harness]] = {
     "memory": lambda _: MemoryHarness(),
     "sqlite": SQLiteHarness,
     "redis": lambda _: RedisHarness(),
+    "postgres": lambda _: PostgresHarness(),
 }
 
 

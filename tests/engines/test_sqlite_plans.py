@@ -18,7 +18,9 @@ from mognet.records import Query
 from mognet.states import ResultState
 
 STATEMENTS = {name: text for name, text in vars(sql).items() if name[0].isupper() and isinstance(text, str) and "FROM " in text}
-STATEMENTS |= {f"{make.__name__} {n}": make(n) for make in (sql.pick, sql.again, sql.put_contents, sql.add_jobs) for n in (1, 3, 16)}
+STATEMENTS |= {
+    f"{make.__name__} {n}": make(n) for make in (sql.pick, sql.again, sql.put_contents, sql.add_jobs, sql.end_with) for n in (1, 3, 16)
+}
 
 INDEXES = {
     "KNOWN": "job_id",
@@ -27,7 +29,6 @@ INDEXES = {
     "pick 1": "job_line",
     "pick 3": "job_line",
     "PICK_IDS": "job_id",
-    "HELD": "job_id",
     "HOLDER": "job_id",
     "NOTES": "job_id",
     "GET": "job_id",
@@ -80,7 +81,7 @@ def test_snapshots_are_complete_before_the_commit(connection: sqlite3.Connection
 
 
 def test_a_snapshot_does_not_hold_the_write_lock(connection: sqlite3.Connection, tmp_path: Path) -> None:
-    columns = (1, 1, uuid4().bytes, 0, 1, 5, "q", 1.0, 1, 1.0, None, None, "f", None, b"{}")
+    columns = (1, 1, uuid4().bytes, 0, 1, 5, "q", 1.0, 1, 1.0, None, None, "f", None, b"{}", b"")
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(sql.add_jobs(1), columns)
     snapshot = connection.execute(sql.RECORDS, (1, "[1]"))
@@ -93,27 +94,57 @@ def test_a_snapshot_does_not_hold_the_write_lock(connection: sqlite3.Connection,
     assert record[11] == 0
 
 
+WAITING = frozenset({ResultState.PENDING, ResultState.SUSPENDED})
+
 QUERIES = {
-    "parent": (Query(parent=uuid4()), "job_parent"),
-    "root": (Query(root=uuid4()), "job_root"),
-    "parent and state": (Query(parent=uuid4(), states=frozenset({ResultState.SUCCESS})), "job_parent"),
-    "open": (Query(states=frozenset({ResultState.PENDING, ResultState.RUNNING}), queue="q"), "job_open"),
-    "id": (Query(id_prefix="abcdef"), "job_id"),
-    "created": (Query(created_after=1.0, created_before=2.0, name="f"), "job_created"),
-    "newest": (Query(newest_first=True), "job_created"),
+    "parent": (Query(parent=uuid4()), ["job_parent (app=? AND parent=? AND rowid>? AND rowid<?)"]),
+    "root": (Query(root=uuid4()), ["job_root (app=? AND root=? AND rowid>? AND rowid<?)", "job_id (app=? AND id=?"]),
+    "parent and state": (Query(parent=uuid4(), states=WAITING), ["job_parent (app=? AND parent=? AND rowid>? AND rowid<?)"]),
+    "id": (Query(id_prefix="abcdef"), ["job_id (app=? AND id>? AND id<?)"]),
+    "created": (Query(created_after=1.0, created_before=2.0, name="f"), ["INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]),
+    "newest": (Query(newest_first=True), ["INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]),
+    "finished": (Query(states=frozenset({ResultState.SUCCESS})), ["INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]),
+}
+COLLECTED = {
+    "in line": (Query(in_line=True), {"job_line"}),
+    "in a queue's line": (Query(in_line=True, queue="q"), {"job_line (app=? AND queue=?)"}),
+    "pending": (Query(states=frozenset({ResultState.PENDING})), {"job_line", "job_carried"}),
+    "running": (Query(states=frozenset({ResultState.RUNNING})), {"job_lease"}),
+    "waiting": (Query(states=WAITING), {"job_line", "job_carried", "job_lease"}),
 }
 
 
+def make_plan(connection: sqlite3.Connection, query: Query) -> search.Plan:
+    return search.Plan(Session(connection, 1, lambda: 3.0, None, 3.0), query)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", QUERIES)
-@pytest.mark.parametrize("start", [None, (5.0, 7)])
-def test_a_search_enters_by_the_best_index(connection: sqlite3.Connection, name: str, start: search.Key | None) -> None:
-    query, index = QUERIES[name]
-    made = search._Plan(Session(connection, 1, lambda: 3.0, None, 3.0), query)  # type: ignore[arg-type]
-    [(table, condition), *_], _ = made.stretch(start)
-    lines = plan(connection, f"SELECT * FROM {table} WHERE {condition.sql} {made.order}", list(condition.values))
-    assert f"SEARCH job USING INDEX {index} (" in lines[0]
-    if index not in ("job_id",):
-        assert not [line for line in lines if "TEMP B-TREE" in line], lines
+@pytest.mark.parametrize("start", [None, search.Start((1 << sql.APP_BITS) + 7)])
+def test_a_search_enters_by_the_best_index(connection: sqlite3.Connection, name: str, start: search.Start | None) -> None:
+    query, ranges = QUERIES[name]
+    made = make_plan(connection, query)
+    arms, _ = made.stretch(start, 100)
+    for (table, condition), range in zip(arms, ranges, strict=True):
+        lines = plan(connection, f"SELECT * FROM {table} WHERE {condition.sql} {made.order}", list(condition.values))
+        assert lines[0].startswith(f"SEARCH job USING {'' if range.startswith('INTEGER') else 'INDEX '}{range}"), lines
+        if not range.startswith("job_id"):
+            assert not [line for line in lines if "TEMP B-TREE" in line], lines
+
+
+@pytest.mark.parametrize("name", COLLECTED)
+def test_unfinished_jobs_are_collected_from_their_indexes(connection: sqlite3.Connection, name: str) -> None:
+    """From the indexes alone; then each is found by its row."""
+    query, indexes = COLLECTED[name]
+    traced: list[str] = []
+    connection.set_trace_callback(traced.append)
+    [(table, condition)], _ = make_plan(connection, query).stretch(None, 100)
+    connection.set_trace_callback(None)
+    lines = [line for text in traced for line in plan(connection, text, [])]
+    for index in indexes:
+        assert [line for line in lines if f"job USING COVERING INDEX {index}" in line or f"job USING INDEX {index}" in line], lines
+    assert not [line for line in lines if "job" in line and "USING" not in line], lines
+    lines = plan(connection, f"SELECT * FROM {table} WHERE {condition.sql}", list(condition.values))
+    assert "SEARCH job USING INTEGER PRIMARY KEY (rowid=?)" in lines, lines
 
 
 def test_states_are_numbered_as_the_statements_know_them() -> None:

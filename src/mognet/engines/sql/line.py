@@ -1,145 +1,39 @@
-"""The operations on the line: submit, claim, extend, settle, and putting back what was lost."""
+"""The operations on the line: claim, extend, settle."""
 
 from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeGuard
 from uuid import UUID
 
+from mognet.engines.sql import ending
 from mognet.engines.sql import statements as sql
-from mognet.engines.sql.session import NUMBERS, Finish, Operation, Row, Session, dump, expired, id_list, load, make_record, token_list
+from mognet.engines.sql.session import NUMBERS, Finish, Operation, Row, Session, dump, id_list, make_record, make_uuid, token_list
 from mognet.outcomes import Again, Outcome
-from mognet.records import Claim, Job, Record, Token
+from mognet.records import Claim, Record, Token
 from mognet.states import ResultState
 
 NEVER = float("inf")
 
-_STATE, _STARTED, _STARTS, _NODE = (Record._fields.index(field) for field in ("state", "started", "starts", "node"))
-
-OUT, IN_LINE, CARRIED = 0, 1, 2
-"""Whether a job is in line; not if a broker carries it."""
-
 MOST_QUEUES = 400
 """Ranges that one statement merges; SQLite's limit for compound statements is 500."""
+
+_FIELDS = {name: number for number, name in enumerate(Record._fields)}
+_ID, _STATE, _STARTED, _STARTS, _STOPS = (_FIELDS[name] for name in ("id", "state", "started", "starts", "stops"))
+_NODE, _PARENT, _ROOT, _DUE, _ATTEMPT = (_FIELDS[name] for name in ("node", "parent", "root", "due", "attempt"))
+_FINISHED, _EXPIRES = _FIELDS["finished"], _FIELDS["expires"]
 
 
 class Claimed(NamedTuple):
     """The answer of a claim."""
 
     claims: list[Claim]
-    before: list[tuple[int, str, int, bool, str | None, int]]
-    """What undoes the claim: row, holder, and what was before: state, whether started, node, whether in line."""
+    rows: list[Row]
+    """What was before: the columns of each record, its row, whether it was in line, and its body."""
     next_due: float
     """When the next job of these queues will be due."""
-
-
-# --- submit
-
-
-def submit(jobs: Sequence[Job], enqueue: bool) -> Operation[list[bool]]:
-    """Store jobs, and put them in line."""
-
-    def work(session: Session) -> Finish[list[bool]]:
-        batch = _Batch(session, jobs, enqueue)
-        added = [batch.add(job) for job in jobs]
-        revoked = batch.write()
-
-        def finish() -> list[bool]:
-            if queues := {job.queue for job, is_new in zip(jobs, added, strict=True) if is_new and (enqueue or job.delay > 0)}:
-                session.ears.ring(queues)
-            if revoked:
-                session.ears.tell_done([(record, None) for record in revoked()])
-            return added
-
-        return finish
-
-    return work
-
-
-class _Batch:
-    """The rows of one submit, as they come to be; each job sees those before it."""
-
-    def __init__(self, session: Session, jobs: Sequence[Job], enqueue: bool) -> None:
-        self.session, self.enqueue = session, enqueue
-        self.known, self.stale = self._find_known(jobs)
-        self.parents = self._find_parents(jobs)
-        self.last = session.last()
-        self.rows: list[Row] = []
-        self.contents: list[Row] = []
-        self.revoked: defaultdict[float | None, list[int]] = defaultdict(list)
-
-    def _find_known(self, jobs: Sequence[Job]) -> tuple[set[UUID], list[int]]:
-        known, stale = set(), []
-        for seq, id, expires in self.session.all(sql.KNOWN, self.session.app, *id_list({job.id for job in jobs})):
-            if expired(expires, self.session.now):
-                stale.append(seq)
-            else:
-                known.add(UUID(bytes=id))
-        return known, stale
-
-    def _find_parents(self, jobs: Sequence[Job]) -> dict[UUID, tuple[int, Token | None]]:
-        wanted = {job.parent for job in jobs if job.parent is not None}
-        found: dict[UUID, tuple[int, Token | None]] = {}
-        if wanted:
-            for id, state, holder, start, expires in self.session.all(sql.PARENTS, self.session.app, *id_list(wanted)):
-                if not expired(expires, self.session.now):
-                    uuid = UUID(bytes=id)
-                    found[uuid] = state, None if holder is None else Token(uuid, start, holder)
-        return found
-
-    def add(self, job: Job) -> bool:
-        if job.id in self.known:
-            return False
-        state, token = self.parents.get(job.parent, (None, None)) if job.parent is not None else (None, None)
-        revoked = state == NUMBERS[ResultState.REVOKED]
-        if not revoked and job.parent_token is not None and token != job.parent_token:
-            return False
-        self.known.add(job.id)
-        self.parents[job.id] = NUMBERS[ResultState.REVOKED if revoked else ResultState.PENDING], None
-        self.last += 1
-        session = self.session
-        lined = OUT if revoked else IN_LINE if self.enqueue or job.delay > 0 else CARRIED
-        root = None if job.root is None or job.root == job.id else job.root.bytes
-        self.rows.append(
-            (
-                self.last,
-                session.app,
-                job.id.bytes,
-                0,
-                lined,
-                job.priority,
-                job.queue,
-                session.now + job.delay,
-                self.last,
-                session.now,
-                None if job.parent is None else job.parent.bytes,
-                root,
-                job.name,
-                job.label,
-                job.metadata,
-            )
-        )
-        if revoked:
-            self.revoked[job.ttl].append(self.last)
-        else:
-            self.contents.append((self.last, job.body))
-        return not revoked
-
-    def write(self) -> Callable[[], list[Record]] | None:
-        """Write what was added; answer what fetches the jobs that were born REVOKED."""
-        session = self.session
-        if self.stale:
-            remove(session, self.stale)
-        session.blocks(sql.add_jobs, self.rows)
-        session.blocks(sql.put_contents, self.contents)
-        if not self.revoked:
-            return None
-        for ttl, seqs in self.revoked.items():
-            session.run(sql.END, session.app, NUMBERS[ResultState.REVOKED], session.now, ttl, None, dump(seqs))
-        cursor = session.open(sql.RECORDS, session.app, dump([seq for seqs in self.revoked.values() for seq in seqs]))
-        return lambda: [make_record(row[1:]) for row in cursor.fetchall()]
 
 
 # --- claim
@@ -160,21 +54,28 @@ def claim(node: str, queues: Collection[str], limit: int, lease: float, ids: Col
         session.run(sql.CLAIM, session.app, secret, node, session.now, session.now + lease, picked)
 
         def finish() -> Claimed:
-            claims, before = [], []
-            for *columns, seq, lined, body in cursor.fetchall():
-                holder = f"{secret}-{seq}"
-                before.append((seq, holder, columns[_STATE], columns[_STARTED] is not None, columns[_NODE], lined))
-                columns[_STATE], columns[_NODE] = NUMBERS[ResultState.RUNNING], node
-                columns[_STARTS] += 1
-                if columns[_STARTED] is None:
-                    columns[_STARTED] = session.now
-                record = make_record(columns)
-                claims.append(Claim(Token(record.id, record.starts, holder), record, body or b""))
-            return Claimed(claims, before, next_due)
+            rows = cursor.fetchall()
+            claims = [_claimed(row, secret, node, session.now) for row in rows]
+            session.remember(claims)
+            return Claimed(claims, rows, next_due)
 
         return finish
 
     return work
+
+
+def _claimed(row: Row, secret: str, node: str, now: float) -> Claim:
+    """What a claim makes of the job that this row was before it."""
+    *fields, seq, _, body = row
+    id = fields[_ID] = make_uuid(fields[_ID])
+    starts = fields[_STARTS] = fields[_STARTS] + 1
+    fields[_STATE], fields[_NODE] = ResultState.RUNNING, node
+    if fields[_STARTED] is None:
+        fields[_STARTED] = now
+    if fields[_PARENT] is not None:
+        fields[_PARENT] = make_uuid(fields[_PARENT])
+    fields[_ROOT] = id if fields[_ROOT] is None else make_uuid(fields[_ROOT])
+    return Claim(Token(id, starts, f"{secret}-{seq}"), Record._make(fields), body or b"")
 
 
 def _pick(session: Session, queues: Collection[str], limit: int) -> tuple[list[int], float]:
@@ -208,7 +109,11 @@ def unclaim(claimed: Claimed) -> Operation[None]:
     """Take back a claim that nobody received: it never happened."""
 
     def work(session: Session) -> Finish[None]:
-        session.run(sql.UNCLAIM, session.app, dump(claimed.before))
+        before = [
+            (row[-3], claim.token.holder, row[_STATE], row[_STARTED] is not None, row[_NODE], row[-2])
+            for claim, row in zip(claimed.claims, claimed.rows, strict=True)
+        ]
+        session.run(sql.UNCLAIM, session.app, dump(before))
         return lambda: session.ears.ring({claim.record.queue for claim in claimed.claims})
 
     return work
@@ -217,25 +122,35 @@ def unclaim(claimed: Claimed) -> Operation[None]:
 # --- holding
 
 
-def held(session: Session, tokens: Sequence[Token]) -> dict[int, int]:
-    """The rows that these tokens hold, by the tokens' numbers; of equal tokens only the first counts."""
-    rows: dict[int, int] = {}
+class Hold(NamedTuple):
+    """A job that a token holds."""
+
+    seq: int
+    touched: int
+    """Whether its record has changed since the claim."""
+    large: int
+    """Whether its body is in content, if it is anywhere."""
+
+
+def held(session: Session, tokens: Sequence[Token]) -> dict[int, Hold]:
+    """The jobs that these tokens hold, by the tokens' numbers; of equal tokens only the first counts."""
+    found: dict[int, Hold] = {}
     taken = set()
-    for number, seq, start, _ in session.json(sql.HELD, session.app, *token_list(tokens)):
+    for number, seq, start, touched, large in session.json(sql.HELD, session.app, *token_list(tokens)):
         if start == tokens[number].start and seq not in taken:
             taken.add(seq)
-            rows[number] = seq
-    return rows
+            found[number] = Hold(seq, touched, large)
+    return found
 
 
 def extend(tokens: Sequence[Token], lease: float) -> Operation[set[Token]]:
     """Let leases end later."""
 
     def work(session: Session) -> Finish[set[Token]]:
-        rows = held(session, tokens)
-        if rows:
-            session.run(sql.EXTEND, session.app, session.now + lease, dump(rows.values()))
-        return lambda: {tokens[number] for number in rows}
+        holds = held(session, tokens)
+        if holds:
+            session.run(sql.EXTEND, session.app, session.now + lease, dump([hold.seq for hold in holds.values()]))
+        return lambda: {tokens[number] for number in holds}
 
     return work
 
@@ -247,116 +162,85 @@ def settle(outcomes: Sequence[Outcome]) -> Operation[list[Record | None]]:
     """End attempts."""
 
     def work(session: Session) -> Finish[list[Record | None]]:
-        rows = held(session, [outcome.token for outcome in outcomes])
-        if not rows:
-            nothing: list[Record | None] = [None] * len(outcomes)
-            return lambda: nothing
-        _end_all(session, [(seq, outcomes[number]) for number, seq in rows.items() if outcomes[number].again is None])
-        _again(session, [(seq, outcomes[number]) for number, seq in sorted(rows.items()) if outcomes[number].again is not None])
-        cursor = session.open(sql.RECORDS, session.app, dump(rows.values()))
+        holds = held(session, [outcome.token for outcome in outcomes])
+        records: list[Record | None] = [None] * len(outcomes)
+        if not holds:
+            return lambda: records
+        ends = [(hold.seq, outcomes[number]) for number, hold in holds.items() if outcomes[number].again is None]
+        if ends:
+            ending.settle(session, ends, [hold.seq for hold in holds.values() if hold.large])
+        if len(ends) < len(holds):
+            _again(session, [(hold.seq, outcomes[n]) for n, hold in sorted(holds.items()) if outcomes[n].again is not None])
+        read = _answer(session, outcomes, holds, records)
 
         def finish() -> list[Record | None]:
-            records = {row[0]: make_record(row[1:]) for row in cursor.fetchall()}
-            settled = [records[rows[number]] if number in rows else None for number in range(len(outcomes))]
-            ended = [
-                (record, outcome.value) for record, outcome in zip(settled, outcomes, strict=True) if record is not None and record.done
-            ]
-            if ended:
-                session.ears.tell_done(ended)
-            if len(ended) < len(rows):
-                session.ears.ring({record.queue for record in settled if record is not None and not record.done})
-            return settled
+            read()
+            if ends and session.ears.expected():
+                pairs = zip(records, outcomes, strict=True)
+                session.ears.tell_done([(record, outcome.value) for record, outcome in pairs if _ended(record)])
+            if len(ends) < len(holds):
+                session.ears.ring({record.queue for record in records if record is not None and not record.done})
+            for number in holds:
+                session.claimed.pop(outcomes[number].token.holder, None)
+            return records
 
         return finish
 
     return work
 
 
-def _end_all(session: Session, fates: Sequence[tuple[int, Outcome]]) -> None:
-    if not fates:
-        return
-    alike: defaultdict[tuple[ResultState, float | None, float | None], list[int]] = defaultdict(list)
-    for seq, outcome in fates:
-        value_ttl = outcome.ttl if outcome.value is None else outcome.value_ttl
-        alike[outcome.state, outcome.ttl, value_ttl].append(seq)
-    for (state, ttl, value_ttl), seqs in alike.items():
-        end(session, state, seqs, ttl, value_ttl)
-    session.blocks(sql.put_contents, [(seq, outcome.value) for seq, outcome in fates if outcome.value is not None])
-    if empty := [seq for seq, outcome in fates if outcome.value is None]:
-        session.run(sql.DROP_CONTENTS, dump(empty))
-    session.run(sql.DROP_NOTES, dump([seq for seq, _ in fates]))
+def _answer(session: Session, outcomes: Sequence[Outcome], holds: Mapping[int, Hold], records: list[Record | None]) -> Callable[[], None]:
+    """Fill in the records as they are after the settle; the answer does the rest when it is committed.
+
+    What this engine claimed, and nobody has changed since, is known; what is not, is read.
+    """
+    unknown: dict[int, int] = {}
+    for number, hold in holds.items():
+        outcome = outcomes[number]
+        record = None if hold.touched else session.claimed.get(outcome.token.holder)
+        if record is None:
+            unknown[hold.seq] = number
+        else:
+            records[number] = _settled(record, outcome, session.now)
+    if not unknown:
+        return lambda: None
+    cursor = session.open(sql.RECORDS, session.app, dump(unknown))
+
+    def read() -> None:
+        for seq, *columns in cursor.fetchall():
+            records[unknown[seq]] = make_record(columns)
+
+    return read
+
+
+def _settled(record: Record, outcome: Outcome, now: float) -> Record:
+    """What the statements below make of a record that is as it was claimed."""
+    fields: list[Any] = list(record)
+    fields[_STATE] = outcome.state
+    fields[_STOPS] += 1
+    if outcome.again is None:
+        ttl = outcome.ttl if record.ttl is None else record.ttl
+        fields[_FINISHED], fields[_EXPIRES] = now, None if ttl is None else now + ttl
+    else:
+        fields[_ATTEMPT] += outcome.again is Again.RETRY
+        if outcome.again is not Again.RELEASE:
+            fields[_DUE] = now + outcome.delay
+    return Record._make(fields)
 
 
 def _again(session: Session, fates: Sequence[tuple[int, Outcome]]) -> None:
-    if not fates:
-        return
-    last, rows = session.last(), []
+    """Back in line."""
+    first = last = session.last().seq
+    rows = []
     for seq, outcome in fates:
         state, released = NUMBERS[outcome.state], outcome.again is Again.RELEASE
         last += not released
         due, arrival = (None, None) if released else (session.now + outcome.delay, last)
         rows.append((seq, state, due, int(outcome.again is Again.RETRY), arrival))
     session.blocks(sql.again, rows)
-    session.run(sql.SET_LAST, last)
+    if last > first:
+        session.run(sql.SET_LAST, session.app, last)
 
 
-def end(session: Session, state: ResultState, seqs: Sequence[int], ttl: float | None, value_ttl: float | None = None) -> None:
-    """Bring jobs to a final state; what they leave is the caller's business."""
-    session.run(sql.END, session.app, NUMBERS[state], session.now, ttl, value_ttl, dump(seqs))
-
-
-# --- upkeep
-
-
-class Upkeep(NamedTuple):
-    """What a sweep did."""
-
-    recovered: int
-    carried: int
-    expired: int
-    more: bool
-
-
-def sweep(grace: float, limit: int) -> Operation[Upkeep]:
-    """Put lost jobs back in line, and those that a broker has carried for too long; delete what has expired."""
-
-    def work(session: Session) -> Finish[Upkeep]:
-        lost, queues = session.one(sql.LOST, session.app, session.now, limit) or ("[]", "[]")
-        recovered = session.run(sql.RECOVER, session.app, lost) if lost != "[]" else 0
-        carried, late = session.one(sql.CARRIED, session.app, session.now - grace, limit) or ("[]", "[]")
-        lined_up = session.run(sql.LINE_UP, session.app, carried) if carried != "[]" else 0
-        expiring = session.json(sql.EXPIRED, session.app, session.now, limit)
-        count = _clean(session, expiring)
-
-        def finish() -> Upkeep:
-            if recovered or lined_up:
-                session.ears.ring({*load(queues), *load(late)})
-            return Upkeep(recovered, lined_up, count, limit in (recovered, lined_up, len(expiring)))
-
-        return finish
-
-    return work
-
-
-def _clean(session: Session, rows: Sequence[tuple[int, int, int]]) -> int:
-    gone = [seq for seq, _, is_gone in rows if is_gone]
-    values = dump([seq for seq, state, is_gone in rows if not is_gone and state >= NUMBERS[ResultState.SUCCESS]])
-    notes = dump([seq for seq, state, is_gone in rows if not is_gone and state < NUMBERS[ResultState.SUCCESS]])
-    count = len(gone)
-    if gone:
-        remove(session, gone)
-    if values != "[]":
-        count += session.run(sql.DROP_CONTENTS, values)
-        session.run(sql.CLEANED, session.app, values)
-    if notes != "[]":
-        count += session.run(sql.DROP_NOTES, notes)
-        session.run(sql.CLEANED, session.app, notes)
-    return count
-
-
-def remove(session: Session, seqs: Sequence[int]) -> None:
-    """Delete jobs with all that belongs to them."""
-    rows = dump(seqs)
-    session.run(sql.DROP_CONTENTS, rows)
-    session.run(sql.DROP_NOTES, rows)
-    session.run(sql.DROP_JOBS, session.app, rows)
+def _ended(record: Record | None) -> TypeGuard[Record]:
+    return record is not None and record.done

@@ -8,8 +8,9 @@ from uuid import UUID
 
 from mognet.codec import merge_metadata
 from mognet.engines.sql import statements as sql
-from mognet.engines.sql.line import end, remove
-from mognet.engines.sql.session import NUMBERS, Finish, Operation, Session, dump, expired, id_list, make_record
+from mognet.engines.sql.ending import end, remove
+from mognet.engines.sql.session import Finish, Operation, Session, dump, expired, id_list, make_record
+from mognet.engines.sql.submitting import bury
 from mognet.outcomes import Change
 from mognet.records import Record, Token
 from mognet.states import FINAL, ResultState
@@ -107,7 +108,7 @@ def update(id: UUID, change: Change, unless: Collection[ResultState]) -> Operati
     def work(session: Session) -> Finish[Record | None]:
         found = _find(session, id)
         if found is None:
-            return _bury(session, id, change) if change.tombstone else lambda: None
+            return bury(session, id, change.state or ResultState.REVOKED, change.ttl) if change.tombstone else lambda: None
         if change.token is not None and found.token != change.token:
             return lambda: None
         if found.record.state in unless:
@@ -149,7 +150,7 @@ def _apply(session: Session, found: Found, change: Change) -> list[int]:
         elif not record.done:
             ended = [seq]
         if ended:
-            _end_empty(session, change.state, ended, change.ttl)
+            end(session, change.state, ended, change.ttl)
     elif change.ttl is not None:
         session.run(sql.SET_TTL, seq, change.ttl, session.now)
     if change.state is ResultState.SUSPENDED and record.state is ResultState.RUNNING:
@@ -157,26 +158,3 @@ def _apply(session: Session, found: Found, change: Change) -> list[int]:
     elif change.state is ResultState.RUNNING and record.state is ResultState.SUSPENDED:
         session.run(sql.RESUME, seq)
     return ended
-
-
-def _end_empty(session: Session, state: ResultState, seqs: Sequence[int], ttl: float | None) -> None:
-    end(session, state, seqs, ttl)
-    rows = dump(seqs)
-    session.run(sql.DROP_CONTENTS, rows)
-    session.run(sql.DROP_NOTES, rows)
-
-
-def _bury(session: Session, id: UUID, change: Change) -> Finish[Record]:
-    """Leave a tombstone."""
-    seq, state = session.last() + 1, change.state or ResultState.REVOKED
-    row = (seq, session.app, id.bytes, NUMBERS[ResultState.PENDING], 0, 5, "", session.now, seq, session.now, None, None, None, None, b"{}")
-    session.blocks(sql.add_jobs, [row])
-    end(session, state, [seq], change.ttl)
-    cursor = session.open(sql.RECORDS, session.app, dump([seq]))
-
-    def finish() -> Record:
-        record = make_record(cursor.fetchall()[0][1:])
-        session.ears.tell_done([(record, None)])
-        return record
-
-    return finish

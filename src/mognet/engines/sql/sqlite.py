@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 from uuid import UUID
 
 from mognet.engine import GroupBy
-from mognet.engines.sql import line, records, search
+from mognet.engines.sql import line, records, search, submitting, upkeep
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.connection import Synchronous, check_synchronous, explained, open_again, open_file, parse_url, patiently
 from mognet.engines.sql.doorbell import folder_beside
@@ -150,7 +150,7 @@ class SQLiteEngine:
     # the line
 
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
-        return await self._write(line.submit(jobs, enqueue))
+        return await self._write(submitting.submit(jobs, enqueue))
 
     async def claim(
         self,
@@ -253,7 +253,7 @@ class SQLiteEngine:
 
     async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
         numbers: dict[str, int] = {}
-        start: search.Key | None = None
+        start: search.Start | None = None
         while True:
             part, start = await self._read(search.count(query, by, start))
             for group, number in part.items():
@@ -280,7 +280,7 @@ class SQLiteEngine:
     # upkeep
 
     async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
-        done = await self._write(line.sweep(grace, limit))
+        done = await self._write(upkeep.sweep(grace, limit))
         if done.recovered or time.monotonic() - self._tidied > TIDY_EVERY:
             self._tidied = time.monotonic()
             self._ears.tidy()

@@ -22,15 +22,21 @@ _BY_ID = "number CROSS JOIN job ON job.app = ?1 AND job.id = substr(?3, n * 16 +
 
 # --- set-up
 
+APP_BITS = 40
+"""The rows of an app are numbered from ``app << APP_BITS`` on."""
+
 # The number of an app, by its name.
 FIND_APP = "SELECT app FROM app WHERE name = ?1"
 ADD_APP = "INSERT INTO app (name) VALUES (?1) ON CONFLICT (name) DO NOTHING"
 
 # --- the line
 
-# The highest number given so far, to a job or to a turn.
-LAST = "SELECT max((SELECT last FROM turn), coalesce((SELECT max(seq) FROM job), 0))"
-SET_LAST = "UPDATE turn SET last = ?1"
+# The highest number given so far, to a job or to a turn, and when the last job was created.
+LAST = f"""
+SELECT max(app.turn, ?1 << {APP_BITS}, coalesce(job.seq, 0)), coalesce(job.created, 0.0)
+FROM app LEFT JOIN job ON job.seq = (SELECT max(seq) FROM job WHERE seq > ?1 << {APP_BITS} AND seq < (?1 + 1) << {APP_BITS})
+WHERE app.app = ?1"""
+SET_LAST = "UPDATE app SET turn = ?2 WHERE app = ?1"
 
 # Which of these ids are known: row, id, when it expires.
 KNOWN = f"{_IDS} SELECT job.seq, job.id, job.expires FROM {_BY_ID}"
@@ -38,7 +44,7 @@ KNOWN = f"{_IDS} SELECT job.seq, job.id, job.expires FROM {_BY_ID}"
 # What submit has to know of parents.
 PARENTS = f"{_IDS} SELECT job.id, job.state, job.holder, job.token_start, job.expires FROM {_BY_ID}"
 
-ADDED = "seq, app, id, state, lined, priority, queue, due, arrival, created, parent, root, name, label, metadata"
+ADDED = "seq, app, id, state, lined, priority, queue, due, arrival, created, parent, root, name, label, metadata, body"
 """The columns of a new job."""
 
 # The priorities that wait in each of the queues ?2, with the due time of their first job.
@@ -75,14 +81,14 @@ SELECT min(job.due) FROM {_BY_ID} WHERE job.lined > 0 AND job.due > ?4 AND job.q
 
 # What a claim hands out: jobs as they are before it, with their bodies, best first.
 CLAIMED = f"""
-SELECT {_JOB_RECORD}, job.seq, job.lined, content.data
-FROM json_each(?2) AS pick CROSS JOIN job ON job.seq = pick.value LEFT JOIN content USING (seq)
+SELECT {_JOB_RECORD}, job.seq, job.lined, coalesce(job.body, (SELECT data FROM content WHERE key = job.seq * 2))
+FROM json_each(?2) AS pick CROSS JOIN job ON job.seq = pick.value
 WHERE job.app = ?1 ORDER BY job.priority DESC, job.due, job.arrival"""
 
 # The holder of each is the random text ?2, and its row.
 CLAIM = """
-UPDATE job SET state = 1, lined = 0, starts = starts + 1, token_start = starts + 1, holder = ?2 || '-' || seq, node = ?3,
-    started = coalesce(started, ?4), lease_end = ?5
+UPDATE job SET state = 1, lined = 0, starts = starts + 1, token_start = starts + 1, holder = ?2 || '-' || seq, touched = 0,
+    node = ?3, started = coalesce(started, ?4), lease_end = ?5
 WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?6))"""
 
 # Undo claims that nobody received, as if they had never been: [row, holder, and before: state, whether started, node, lined].
@@ -93,20 +99,29 @@ UPDATE job SET state = json_extract(old.value, '$[2]'), lined = json_extract(old
 FROM json_each(?2) AS old
 WHERE +job.app = ?1 AND job.seq = json_extract(old.value, '$[0]') AND job.holder = json_extract(old.value, '$[1]')"""
 
-# Which of these tokens hold their jobs: [number, row, start of the token, state].
+# Which of these tokens hold their jobs: [number, row, start of the token, whether touched, whether its body is in content]. The holder
+# names the row; to be the token's, the row has to name the holder and the id.
 HELD = """
-SELECT json_group_array(json_array(token.key, job.seq, job.token_start, job.state))
-FROM json_each(?2) AS token CROSS JOIN job ON job.app = ?1 AND job.id = substr(?3, token.key * 16 + 1, 16)
-WHERE job.holder = token.value"""
+SELECT json_group_array(json_array(token.key, job.seq, job.token_start, job.touched, job.body IS NULL))
+FROM json_each(?2) AS token CROSS JOIN job ON job.seq = CAST(substr(token.value, instr(token.value, '-') + 1) AS INTEGER)
+WHERE job.app = ?1 AND job.holder = token.value AND job.id = substr(?3, token.key * 16 + 1, 16)"""
 
 EXTEND = "UPDATE job SET lease_end = ?2 WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?3))"
 
 # The end: state ?2 at ?3, by hand or else for ?4 and its value for ?5 seconds (NULL: for ever, or as long as the record).
-END = """
+_END = """
 UPDATE job SET state = ?2, finished = ?3, stops = stops + (state = 1), lined = 0, token_start = NULL, holder = NULL, lease_end = NULL,
     notes_expire = NULL, expires = ?3 + coalesce(ttl, ?4), value_expires = ?3 + coalesce(ttl, min(?5, coalesce(?4, ?5)), ?4),
-    cleanup = ?3 + coalesce(ttl, min(?5, coalesce(?4, ?5)), ?4)
-WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?6))"""
+    cleanup = ?3 + coalesce(ttl, min(?5, coalesce(?4, ?5)), ?4), body = CASE WHEN ?2 <> 3 THEN body END"""
+END = f"{_END}, result = ?6 WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?7))"
+
+
+@cache
+def end_with(jobs: int) -> str:
+    """The same for each (row, value)."""
+    rows = ", ".join(f"(?{6 + 2 * number}, ?{7 + 2 * number})" for number in range(jobs))
+    return f"WITH fate(seq, result) AS (VALUES {rows}) {_END}, result = fate.result FROM fate WHERE +app = ?1 AND job.seq = fate.seq"
+
 
 AGAIN_COLUMNS = 5
 
@@ -130,16 +145,16 @@ RECORDS = f"SELECT seq, {RECORD} FROM job WHERE +app = ?1 AND seq IN (SELECT val
 @cache
 def add_jobs(jobs: int) -> str:
     """New jobs."""
-    return f"INSERT INTO job ({ADDED}) {_values(jobs, 15)}"
+    return f"INSERT INTO job ({ADDED}) {_values(jobs, 16)}"
 
 
 @cache
 def put_contents(rows: int) -> str:
-    """Bodies of new jobs; values in place of the bodies of jobs that have ended."""
-    return f"INSERT OR REPLACE INTO content (seq, data) {_values(rows, 2)}"
+    """Bodies and values that are large."""
+    return f"INSERT OR REPLACE INTO content (key, data) {_values(rows, 2)}"
 
 
-DROP_CONTENTS = "DELETE FROM content WHERE seq IN (SELECT value FROM json_each(?1))"
+DROP_CONTENTS = "DELETE FROM content WHERE key IN (SELECT value FROM json_each(?1))"
 DROP_NOTES = "DELETE FROM note WHERE seq IN (SELECT value FROM json_each(?1))"
 
 # The job that a token (id ?2, start ?3, holder ?4) holds, and when its notes expire.
@@ -162,16 +177,17 @@ GET = f"{_IDS} SELECT n, {RECORD} FROM {_BY_ID}"
 JOB = f"SELECT {RECORD}, seq, token_start, holder FROM job WHERE app = ?1 AND id = ?2"
 
 VALUE = """
-SELECT content.data FROM job JOIN content USING (seq)
+SELECT coalesce(result, (SELECT data FROM content WHERE key = job.seq * 2 + 1)) FROM job
 WHERE app = ?1 AND id = ?2 AND state >= 3 AND (expires IS NULL OR expires > ?3) AND (value_expires IS NULL OR value_expires > ?3)"""
 
-MERGE = "UPDATE job SET metadata = ?2 WHERE seq = ?1"
-SUSPEND = "UPDATE job SET state = 2, stops = stops + 1 WHERE seq = ?1"
-RESUME = "UPDATE job SET state = 1, starts = starts + 1 WHERE seq = ?1"
+# Whatever changes the record of a running job says so in `touched`.
+MERGE = "UPDATE job SET metadata = ?2, touched = 1 WHERE seq = ?1"
+SUSPEND = "UPDATE job SET state = 2, stops = stops + 1, touched = 1 WHERE seq = ?1"
+RESUME = "UPDATE job SET state = 1, starts = starts + 1, touched = 1 WHERE seq = ?1"
 
 # A lifetime by hand: from the end, or from now (?3) if that has come.
 SET_TTL = """
-UPDATE job SET ttl = ?2, expires = iif(state >= 3, ?3 + ?2, NULL),
+UPDATE job SET ttl = ?2, touched = 1, expires = iif(state >= 3, ?3 + ?2, NULL),
     value_expires = iif(state >= 3 AND coalesce(value_expires > ?3, 1), ?3 + ?2, value_expires),
     cleanup = iif(state >= 3, ?3 + ?2, cleanup)
 WHERE seq = ?1"""
@@ -205,12 +221,13 @@ SELECT json_group_array(seq), json_group_array(DISTINCT queue)
 FROM (SELECT seq, queue FROM job WHERE app = ?1 AND lined = 2 AND due <= ?2 ORDER BY due LIMIT ?3)"""
 LINE_UP = "UPDATE job SET lined = 1 WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"
 
-# At most ?3 jobs of which something has expired by ?2: [row, state, whether the record has expired].
+# At most ?3 jobs of which something has expired by ?2: [row, state, whether the record has expired, whether it has a value].
 EXPIRED = """
-SELECT json_group_array(json_array(seq, state, expires IS NOT NULL AND expires <= ?2))
-FROM (SELECT seq, state, expires FROM job WHERE app = ?1 AND cleanup <= ?2 ORDER BY cleanup LIMIT ?3)"""
+SELECT json_group_array(json_array(seq, state, expires IS NOT NULL AND expires <= ?2, result IS NOT NULL))
+FROM (SELECT seq, state, expires, result FROM job WHERE app = ?1 AND cleanup <= ?2 ORDER BY cleanup LIMIT ?3)"""
 CLEANED = """
-UPDATE job SET notes_expire = NULL, cleanup = expires WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"""
+UPDATE job SET notes_expire = NULL, result = CASE WHEN state < 3 THEN result END, cleanup = expires
+WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"""
 
 SIZES = (256, 64, 16, 4, 1)
 """How many rows a statement with VALUES takes; few different texts, so that each is prepared once."""

@@ -1,19 +1,14 @@
 -- Apps that share this file; their number is the first part of every key.
 CREATE TABLE app (
     app INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE
+    name TEXT NOT NULL UNIQUE,
+    turn INTEGER NOT NULL DEFAULT 0  -- the last number given to a job that went behind the others (a pause, a retry); new jobs are numbered above it
 );
 
--- The last number given to a job that went behind the others (a pause, a retry); new jobs are numbered above it.
-CREATE TABLE turn (
-    last INTEGER NOT NULL
-);
-
-INSERT INTO turn VALUES (0);
-
--- One row per job, without what is large. Times are seconds since 1970; states are numbered as in states.py.
+-- One row per job. Times are seconds since 1970; states are numbered as in states.py. What is written for a plain new job is few pages:
+-- its row, at the end of the table, and its entries in job_id and job_line; the other indexes are for those whom they concern.
 CREATE TABLE job (
-    seq INTEGER PRIMARY KEY,
+    seq INTEGER PRIMARY KEY,  -- 2^40 times the app, and a number that grows with the time of creation
     app INTEGER NOT NULL,
     id BLOB NOT NULL,
     state INTEGER NOT NULL,
@@ -22,7 +17,7 @@ CREATE TABLE job (
     queue TEXT NOT NULL,
     due REAL NOT NULL,
     arrival INTEGER NOT NULL, -- the place among those due at the same moment
-    created REAL NOT NULL,
+    created REAL NOT NULL,    -- never less than that of a lower seq
     started REAL,
     finished REAL,
     starts INTEGER NOT NULL DEFAULT 0,
@@ -30,6 +25,7 @@ CREATE TABLE job (
     attempt INTEGER NOT NULL DEFAULT 1,
     token_start INTEGER,
     holder TEXT,              -- with token_start: the token that holds the job
+    touched INTEGER NOT NULL DEFAULT 0, -- 1: the record has changed since it was claimed
     lease_end REAL,
     expires REAL,
     value_expires REAL,
@@ -41,7 +37,9 @@ CREATE TABLE job (
     root BLOB,                -- NULL: the job itself
     name TEXT,
     label TEXT,
-    metadata BLOB NOT NULL
+    metadata BLOB NOT NULL,
+    body BLOB,                -- NULL: in content, or not needed any more, because the job succeeded
+    result BLOB               -- NULL: in content, or there is none
 );
 
 CREATE UNIQUE INDEX job_id ON job (app, id);
@@ -54,17 +52,13 @@ CREATE INDEX job_lease ON job (app, lease_end) WHERE lease_end IS NOT NULL;
 
 CREATE INDEX job_cleanup ON job (app, cleanup) WHERE cleanup IS NOT NULL;
 
-CREATE INDEX job_created ON job (app, created);
+CREATE INDEX job_parent ON job (app, parent) WHERE parent IS NOT NULL;
 
-CREATE INDEX job_open ON job (app, created) WHERE state < 3;
+CREATE INDEX job_root ON job (app, root) WHERE root IS NOT NULL;
 
-CREATE INDEX job_parent ON job (app, parent, created) WHERE parent IS NOT NULL;
-
-CREATE INDEX job_root ON job (app, root, created) WHERE root IS NOT NULL;
-
--- What is large: a job's body until it ends, then its value. Beside the job, which is rewritten at each step of its life.
+-- What is too large for a row that is rewritten at each step of a job's life: bodies (2 seq) and values (2 seq + 1).
 CREATE TABLE content (
-    seq INTEGER PRIMARY KEY,
+    key INTEGER PRIMARY KEY,
     data BLOB NOT NULL
 );
 
