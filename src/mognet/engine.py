@@ -26,7 +26,7 @@ from typing import Literal, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 from mognet.outcomes import Change, Outcome
-from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.records import Claim, Delivery, Job, Query, Record, Signal, Swept, Ticket, Token
 from mognet.states import FINAL, ResultState
 
 DONE = "done"
@@ -165,6 +165,43 @@ class Engine(Protocol):
         Jobs submitted with ``enqueue=False`` that nobody has claimed ``grace`` seconds after they were due go in line: a broker
         that lost them is not waited for. At most ``limit`` jobs or records of each kind in one call.
         """
+        ...
+
+
+@runtime_checkable
+class Broker(Protocol):
+    """Carries tickets between the processes of one app; :class:`mognet.engines.paired.Paired` makes an engine of it and a store.
+
+    Tickets are hints, as signals are: one that is lost, doubled or late changes nothing, since the record decides. Entering does not
+    wait for the broker, so that its store can be used while it is down; operations raise
+    :class:`mognet.exceptions.ConnectionError` when it cannot be reached in time.
+    """
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def push(self, tickets: Sequence[Ticket]) -> None:
+        """Return when the broker has said that it keeps them. An error leaves open which of them it got."""
+        ...
+
+    async def pull(self, queues: Collection[str], limit: int, wait: float = 0.0) -> list[Delivery]:
+        """Up to ``limit`` tickets of these queues, best first: priority, then arrival. If there is none, wait for one.
+
+        What is pulled is out of others' reach until it is acknowledged or given back, so it is not kept for longer than a claim
+        takes. If the caller is cancelled, nothing stays pulled.
+        """
+        ...
+
+    def ack(self, deliveries: Collection[Delivery]) -> None:
+        """Forget these tickets. Nothing is waited for: one whose connection is gone comes again, and is refused by the record."""
+        ...
+
+    def give_back(self, deliveries: Collection[Delivery]) -> None:
+        """Let others have these tickets, at their old places as far as the broker can. Nothing is waited for."""
+        ...
+
+    async def depth(self, queue: str) -> int:
+        """How many tickets wait in a queue."""
         ...
 
 

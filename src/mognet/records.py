@@ -134,3 +134,19 @@ class Swept(NamedTuple):
     """Whether the limit was reached, so that another sweep has work to do."""
     carried: int = 0
     """Jobs that a broker did not bring in time, put in line."""
+
+
+class Ticket(NamedTuple):
+    """What a broker carries of a job that is due: the record is the truth, the ticket only says where to look."""
+
+    id: UUID
+    queue: str
+    priority: int = 5
+
+
+class Delivery(NamedTuple):
+    """A ticket that a broker has handed out, and that waits for its acknowledgement."""
+
+    ticket: Ticket
+    receipt: object
+    """What the broker knows it by; means nothing to others."""

@@ -90,7 +90,7 @@ class MemoryEngine:
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
         with self._store.lock:
             added = [self._add(job, enqueue) for job in jobs]
-        if enqueue and any(added):
+        if any(new and (enqueue or job.delay > 0) for new, job in zip(added, jobs, strict=True)):
             self._store.exchange.ring()
         return added
 
@@ -310,9 +310,10 @@ class MemoryEngine:
 
     def _matching(self, query: Query) -> Iterator[Record]:
         children = self._store.children.get(query.parent, {}) if query.parent is not None else None
+        now = self._clock()
         for id in list(self._store.rows if children is None else children):
-            row = self._live(id)
-            if row is not None and (row.place is not None or not query.in_line) and _matches(row.record, query):
+            row = self._store.rows[id]
+            if not _expired(row.record, now) and (row.place is not None or not query.in_line) and _matches(row.record, query):
                 yield row.record
 
     # a running task's notes

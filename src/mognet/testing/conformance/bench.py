@@ -43,6 +43,8 @@ class Harness(ABC):
     """Whether :meth:`advance` moves the engine's clock at once, and no other time passes for the engine."""
     unit: float = 0.5
     """Seconds of the shortest time that a test waits for; on a real clock, long enough for a dozen operations."""
+    own_line: bool = True
+    """Whether jobs that are submitted wait in the engine's own line. False: a broker carries them, and ``Query.in_line`` passes them by."""
     patience: float = 20.0
     """Real seconds after which a test gives up waiting for what should come."""
 

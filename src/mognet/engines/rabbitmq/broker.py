@@ -1,0 +1,115 @@
+"""The broker: tickets over RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Self
+
+from mognet.engines.rabbitmq.giving import GivingLink
+from mognet.engines.rabbitmq.link import ANSWER_SECONDS
+from mognet.engines.rabbitmq.session import Session
+from mognet.engines.rabbitmq.settings import Settings
+from mognet.engines.rabbitmq.taking import Pulled, Receipt, TakingLink
+from mognet.engines.rabbitmq.wire import Wire
+from mognet.exceptions import ConnectionError
+from mognet.records import Delivery, Ticket
+
+LOOK_EVERY = 5.0
+"""Seconds after which a wait asks for tickets again: so a dead connection, or a consumer that brings nothing, is noticed."""
+
+SORE_SECONDS = 10.0
+"""After a push that was not confirmed, how long the next ones wait only briefly: a blocked broker should not hold up every submit."""
+
+SORE_DEADLINE = 0.5
+
+
+class RabbitMQBroker:
+    """A :class:`mognet.engine.Broker`. Two connections, made when they are needed: a broker that blocks publishers still gives."""
+
+    def __init__(self, settings: Settings, app: str, *, deadline: float = ANSWER_SECONDS) -> None:
+        name = f"mognet {app} {os.getpid()}@{socket.gethostname()}"
+
+        def taking(wire: Wire) -> TakingLink:
+            return TakingLink(wire, app, settings)
+
+        def giving(wire: Wire) -> GivingLink:
+            return GivingLink(wire, app, settings)
+
+        self._deadline = deadline
+        self._sore_until = 0.0
+        self.taking: Session[TakingLink] = Session(settings, taking, f"{name} takes")
+        self.giving: Session[GivingLink] = Session(settings, giving, f"{name} gives")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await asyncio.gather(self.taking.close(), self.giving.close())
+
+    async def push(self, tickets: Sequence[Ticket]) -> None:
+        if not tickets:
+            return
+        loop = asyncio.get_running_loop()
+        seconds = self._deadline if loop.time() >= self._sore_until else SORE_DEADLINE
+        try:
+            link = await self.giving.link(seconds)
+            await link.declare({ticket.queue for ticket in tickets})
+            await link.push(tickets, seconds)
+        except ConnectionError:
+            self._sore_until = loop.time() + SORE_SECONDS
+            raise
+        self._sore_until = 0.0
+
+    async def pull(self, queues: Collection[str], limit: int, wait: float = 0.0) -> list[Delivery]:
+        if limit <= 0 or not queues:
+            return []
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        while True:
+            link = await self.taking.link(self._deadline)
+            await link.declare(queues)
+            pulled = await link.fetch(queues, limit)
+            left = until - loop.time()
+            if not pulled and left > 0:
+                pulled = await self._wait(link, queues, limit, min(left, LOOK_EVERY))
+                left = until - loop.time()
+            if pulled or left <= 0:
+                return [each.delivery for each in pulled]
+
+    async def _wait(self, link: TakingLink, queues: Collection[str], limit: int, seconds: float) -> list[Pulled]:
+        """The ticket that comes first, and those that came with it."""
+        first = await link.wait(queues, seconds)
+        if first is None:
+            return []
+        try:
+            more = await link.fetch(queues, limit - 1) if limit > 1 else []
+        except BaseException:
+            self.give_back([first.delivery])
+            raise
+        return sorted([first, *more])
+
+    def ack(self, deliveries: Collection[Delivery]) -> None:
+        self._settle(deliveries, keep=False)
+
+    def give_back(self, deliveries: Collection[Delivery]) -> None:
+        self._settle(deliveries, keep=True)
+
+    @staticmethod
+    def _settle(deliveries: Collection[Delivery], *, keep: bool) -> None:
+        tags: defaultdict[TakingLink, list[int]] = defaultdict(list)
+        for delivery in deliveries:
+            if isinstance(delivery.receipt, Receipt):
+                tags[delivery.receipt.link].append(delivery.receipt.tag)
+        for link, each in tags.items():
+            link.settle(each, keep=keep)
+
+    async def depth(self, queue: str) -> int:
+        link = await self.taking.link(self._deadline)
+        return await link.depth(queue)
+
+
+__all__ = ["RabbitMQBroker"]

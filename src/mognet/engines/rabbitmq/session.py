@@ -1,0 +1,144 @@
+"""Keeps a link to the broker: whatever happens to it, all of it is torn down and all of it is made anew, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+from mognet.engines.rabbitmq.link import Link, explained
+from mognet.engines.rabbitmq.settings import Address, Settings
+from mognet.engines.rabbitmq.wire import Wire
+from mognet.exceptions import ConnectionError
+
+CONNECT_SECONDS = 5.0
+"""How long one node may take to let us in."""
+
+SHORTEST, LONGEST = 0.1, 30.0
+"""Seconds between attempts: drawn from nothing up to a quarter of the outage so far, within these."""
+
+SAY_EVERY = 10.0
+"""Seconds between two words in the log about one outage."""
+
+_log = logging.getLogger(__name__)
+
+L = TypeVar("L", bound=Link)
+
+
+def pause(outage: float) -> float:
+    """How long to wait before the next attempt.
+
+    A quarter of the outage: a broker that restarts is found again within a few seconds, one that is away for long is not stormed.
+    """
+    return random.uniform(0.0, min(LONGEST, max(SHORTEST, outage / 4)))
+
+
+class Session(Generic[L]):
+    """One link after another. Nothing happens before the first is asked for."""
+
+    def __init__(self, settings: Settings, open_link: Callable[[Wire], L], name: str) -> None:
+        self._settings = settings
+        self._open_link = open_link
+        self._name = name
+        self._link: L | None = None
+        self._trouble: str | None = None
+        """Why there is no link; None: there is one, or the first attempt is under way."""
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._context: ssl.SSLContext | None = None
+        self._next = random.randrange(len(settings.addresses))
+
+    @property
+    def started(self) -> bool:
+        """Whether it was ever asked for a link."""
+        return self._task is not None
+
+    async def link(self, seconds: float) -> L:
+        """The link. If there is none: wait for an attempt that is under way, but not for one that follows a failure."""
+        if self._task is None or self._task.done():
+            self._trouble = None
+            self._task = asyncio.get_running_loop().create_task(self._live(), name=f"{self._name} session")
+        until = asyncio.get_running_loop().time() + seconds
+        while self._link is None or not self._link.alive:
+            if self._trouble is not None:
+                raise ConnectionError(f"RabbitMQ cannot be reached: {self._trouble}")
+            changed = self._changed
+            try:
+                async with asyncio.timeout_at(until):
+                    await changed.wait()
+            except TimeoutError:
+                raise ConnectionError(f"RabbitMQ cannot be reached: no connection within {seconds:g} s") from None
+        return self._link
+
+    def _set(self, link: L | None, trouble: str | None) -> None:
+        self._link, self._trouble = link, trouble
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def close(self) -> None:
+        """Leave."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _live(self) -> None:
+        try:
+            while True:
+                link = await self._connect()
+                self._set(link, None)
+                try:
+                    reason = await asyncio.shield(link.broken)
+                finally:
+                    self._set(None, None)
+                    await link.close()
+                _log.warning("%s: the connection to RabbitMQ is lost and will be made anew: %s", self._name, reason)
+                await asyncio.sleep(random.uniform(0.0, SHORTEST))
+        finally:
+            self._set(None, "it was closed")
+
+    async def _connect(self) -> L:
+        """A link to any of the nodes, whenever one lets us in."""
+        loop = asyncio.get_running_loop()
+        began, said = loop.time(), 0.0
+        while True:
+            reasons = []
+            for _ in self._settings.addresses:
+                address = self._settings.addresses[self._next % len(self._settings.addresses)]
+                try:
+                    return await self._connect_to(address)
+                except Exception as error:
+                    self._next += 1
+                    reasons.append(f"{address.shown}: {explained(error)}")
+            self._set(None, "; ".join(reasons))
+            if loop.time() > said + SAY_EVERY or not said:
+                said = loop.time()
+                _log.warning("%s: RabbitMQ cannot be reached, trying on: %s", self._name, self._trouble)
+            await asyncio.sleep(pause(loop.time() - began))
+
+    async def _connect_to(self, address: Address) -> L:
+        if address.tls and self._context is None:
+            self._context = await asyncio.to_thread(self._settings.ssl_context)
+        wire = Wire(address, self._settings, self._context if address.tls else None, self._name)
+        link: L | None = None
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await wire.connect()
+                link = self._open_link(wire)
+                await link.open()
+        except BaseException as error:
+            wire.transport.abort()
+            with suppress(BaseException):
+                await (wire.close() if link is None else link.close())
+            if isinstance(error, TimeoutError):
+                raise ConnectionError(f"no answer within {CONNECT_SECONDS:g} s") from None
+            raise
+        return link
+
+
+__all__ = ["Session", "pause"]

@@ -1,0 +1,47 @@
+"""RabbitMQ over a store keeps every law, and does what the model does."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mognet.testing.conformance import EngineConformance
+from mognet.testing.machine import prove
+
+from .conftest import HARNESSES
+from .pairs import PairHarness, pairs
+
+PAIRS = pairs(HARNESSES)
+
+
+class TestPairs(EngineConformance):
+    """The shipped suite, in exact order."""
+
+    @pytest.fixture(params=list(PAIRS))
+    async def harness(self, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PairHarness]:
+        harness = PAIRS[request.param](tmp_path)
+        yield harness
+        await harness.delete_queues()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", PAIRS)
+def test_pair_against_the_model(name: str, tmp_path: Path) -> None:
+    numbers = itertools.count()
+    made: list[PairHarness] = []
+
+    def harness() -> PairHarness:
+        path = tmp_path / str(next(numbers))
+        path.mkdir()
+        made.append(PAIRS[name](path))
+        return made[-1]
+
+    try:
+        prove(harness)
+    finally:
+        for each in made:
+            asyncio.run(each.delete_queues())
