@@ -8,14 +8,17 @@ import select
 import socket
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.abc import Dumper
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import FloatBinaryDumper, Int8BinaryDumper
-from psycopg.types.string import StrBinaryDumper
+from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper
+from psycopg.types.uuid import UUIDBinaryDumper
 
 from mognet.engines.postgres.errors import translated
 from mognet.engines.postgres.settings import Settings
@@ -35,11 +38,19 @@ SESSION = {
     "default_transaction_isolation": "read committed",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
-    "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
     "client_min_messages": "warning",
+}
+
+# Binary, and one type for each: else a statement is prepared anew for each size of number.
+DUMPERS: dict[type, type[Dumper]] = {
+    int: Int8BinaryDumper,
+    float: FloatBinaryDumper,
+    str: StrBinaryDumper,
+    bytes: BytesBinaryDumper,
+    UUID: UUIDBinaryDumper,
 }
 
 _ABOUT = """SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery(),
@@ -89,8 +100,8 @@ async def connect(settings: Settings) -> tuple[Connection, bool]:
 
 async def _open(settings: Settings) -> Connection:
     connection = await AsyncConnection.connect(settings.url, autocommit=True, **connection_parameters(settings))
-    for kind, dumper in ((int, Int8BinaryDumper), (float, FloatBinaryDumper), (str, StrBinaryDumper)):
-        connection.adapters.register_dumper(kind, dumper)  # one type for each: else a statement is prepared once per size of number
+    for kind, dumper in DUMPERS.items():
+        connection.adapters.register_dumper(kind, dumper)
     return connection
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from mognet.engines.postgres import statements as sql
@@ -14,6 +14,8 @@ from mognet.engines.postgres.text import from_column, to_column, to_column_or_no
 from mognet.outcomes import Again, Outcome
 from mognet.records import Claim, Job, Record, Token
 from mognet.states import ResultState
+
+T = TypeVar("T")
 
 SPARE = 32
 """Jobs that a claim looks at beyond those it wants, since others may just be taking some."""
@@ -81,21 +83,33 @@ def submit_values(jobs: Sequence[Job], enqueue: bool) -> tuple[str, dict[str, An
     values: dict[str, Any] = {
         "enqueue": enqueue,
         "ids": [job.id for job in jobs],
-        "names": [to_column(job.name) for job in jobs],
-        "queues": [to_column(job.queue) for job in jobs],
-        "priorities": [job.priority for job in jobs],
-        "delays": [float(job.delay) for job in jobs],
-        "ids_parent": [job.parent for job in jobs],
-        "roots": [job.root for job in jobs],
-        "tokens": [_fence(job) for job in jobs],
-        "ttls": [None if job.ttl is None else float(job.ttl) for job in jobs],
-        "labels": [to_column_or_none(job.label) for job in jobs],
-        "metadatas": [job.metadata for job in jobs],
-        "bodies": [job.body for job in jobs],
+        "ids_parent": [job.parent for job in jobs] if parents else [],
+        "roots": [job.root for job in jobs] if any(job.root is not None for job in jobs) else [],
+        "tokens": [_fence(job) for job in jobs] if fenced else [],
     }
+    values["names"], values["name"] = in_common([job.name for job in jobs], to_column)
+    values["queues"], values["queue"] = in_common([job.queue for job in jobs], to_column)
+    values["labels"], values["label"] = in_common([job.label for job in jobs], to_column_or_none)
+    values["priorities"], values["priority"] = in_common([job.priority for job in jobs])
+    values["delays"], values["delay"] = in_common([job.delay for job in jobs], float)
+    values["ttls"], values["ttl"] = in_common([job.ttl for job in jobs], seconds)
+    values["metadatas"], values["metadata"] = in_common([job.metadata for job in jobs])
+    values["bodies"], values["body"] = in_common([job.body for job in jobs])
     if not parents and not fenced:
         return sql.SUBMIT, values
     return sql.SUBMIT_CHILDREN, values | {"parents": sorted(parents)}
+
+
+def in_common(values: list[T], convert: Callable[[Any], Any] = lambda value: value) -> tuple[list[Any], Any]:
+    """Values as a statement takes them: none, and what they are all equal to; or all of them."""
+    if values.count(values[0]) == len(values):
+        return [], convert(values[0])
+    return [convert(value) for value in values], None
+
+
+def seconds(value: float | None) -> float | None:
+    """A duration that may be missing, of the one type that statements are prepared for."""
+    return None if value is None else float(value)
 
 
 def _fence(job: Job) -> str | None:
@@ -161,9 +175,9 @@ async def next_due(tables: Tables, connection: Connection, queues: Sequence[str]
 async def extend(tables: Tables, connection: Connection, tokens: Collection[Token], lease: float) -> set[Token]:
     """Let leases end later."""
     wanted = sorted(tokens)
-    values = {"ids": [token.id for token in wanted], "tokens": [token_text(token) for token in wanted], "numbers": list(range(len(wanted)))}
+    values = {"ids": [token.id for token in wanted], "tokens": [token_text(token) for token in wanted]}
     rows = await tables.all(connection, sql.EXTEND, **values, lease=float(lease))
-    return {wanted[number] for (number,) in rows}
+    return {wanted[number - 1] for (number,) in rows}
 
 
 # --- settle
@@ -180,29 +194,54 @@ class Settled(NamedTuple):
 async def settle(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> Settled:
     """End attempts; of equal tokens only the first counts."""
     first = {outcome.token: number for number, outcome in reversed(list(enumerate(outcomes)))}
-    each = sorted((outcomes[number].token, number) for number in first.values())
-    chosen = [outcomes[number] for _, number in each]
-    rows = await tables.all(
-        connection,
-        sql.SETTLE,
-        ids=[outcome.token.id for outcome in chosen],
-        tokens=[token_text(outcome.token) for outcome in chosen],
-        numbers=[number for _, number in each],
-        states=[NUMBERS[outcome.state] for outcome in chosen],
-        agains=[_AGAIN[outcome.again] for outcome in chosen],
-        delays=[float(outcome.delay) for outcome in chosen],
-        ttls=[_seconds(outcome.ttl) for outcome in chosen],
-        value_ttls=[_seconds(outcome.ttl if outcome.value is None else outcome.value_ttl) for outcome in chosen],
-        values=[outcome.value for outcome in chosen],
-    )
+    numbers = [first[token] for token in sorted(first)]
+    chosen = [outcomes[number] for number in numbers]
+    one = chosen[0]
+    if all(
+        each.again is None and (each.ttl, each.value_ttl, each.value is None) == (one.ttl, one.value_ttl, one.value is None)
+        for each in chosen
+    ):
+        rows = [(*row[:WIDTH], numbers[row[WIDTH]], *row[WIDTH + 1 :]) for row in await _finish(tables, connection, chosen)]
+    else:
+        rows = await _settle(tables, connection, chosen, numbers)
     records: list[Record | None] = [None] * len(outcomes)
     for row in rows:
         records[row[WIDTH]] = make_record(row)
     return Settled(records, [(row[0], row[WIDTH + 1]) for row in rows if row[WIDTH + 2]])
 
 
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else float(value)
+async def _finish(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
+    one = outcomes[0]
+    states, state = in_common([NUMBERS[outcome.state] for outcome in outcomes])
+    values, value = in_common([outcome.value for outcome in outcomes])
+    return await tables.all(
+        connection,
+        sql.FINISH,
+        ids=[outcome.token.id for outcome in outcomes],
+        tokens=[token_text(outcome.token) for outcome in outcomes],
+        states=states,
+        state=state,
+        values=values,
+        value=value,
+        ttl=seconds(one.ttl),
+        value_ttl=seconds(one.ttl if one.value is None else one.value_ttl),
+    )
+
+
+async def _settle(tables: Tables, connection: Connection, outcomes: Sequence[Outcome], numbers: Sequence[int]) -> list[tuple[Any, ...]]:
+    return await tables.all(
+        connection,
+        sql.SETTLE,
+        ids=[outcome.token.id for outcome in outcomes],
+        tokens=[token_text(outcome.token) for outcome in outcomes],
+        numbers=list(numbers),
+        states=[NUMBERS[outcome.state] for outcome in outcomes],
+        agains=[_AGAIN[outcome.again] for outcome in outcomes],
+        delays=[float(outcome.delay) for outcome in outcomes],
+        ttls=[seconds(outcome.ttl) for outcome in outcomes],
+        value_ttls=[seconds(outcome.ttl if outcome.value is None else outcome.value_ttl) for outcome in outcomes],
+        values=[outcome.value for outcome in outcomes],
+    )
 
 
 async def drop_notes(tables: Tables, connection: Connection, jobs: Sequence[tuple[UUID, int]]) -> None:

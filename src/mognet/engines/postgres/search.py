@@ -32,7 +32,7 @@ class Page(NamedTuple):
 def conditions(query: Query) -> tuple[str, dict[str, Any]]:
     """A query as SQL, and its values."""
     values: dict[str, Any] = {}
-    parts = ["app = %(app)s", f"(expires IS NULL OR expires > {NOW})"]
+    parts = ["app = %(app)s", "created > 0", f"(expires IS NULL OR expires > {NOW})"]
     for column, wanted in {"name": query.name, "queue": query.queue, "node": query.node}.items():
         if wanted is not None:
             parts.append(f"{column} = %({column})s::text")

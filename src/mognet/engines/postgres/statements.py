@@ -40,7 +40,11 @@ _PARENTS = """parent AS MATERIALIZED (
 _SUBMIT = f"""
 WITH clock AS MATERIALIZED (SELECT {NOW} AS now), {{parents}}
 given AS MATERIALIZED (
-    SELECT nextval('mognet.turn') AS seq, each.* FROM unnest(%(ids)s::uuid[], %(names)s::text[], %(queues)s::text[],
+    SELECT nextval('mognet.turn') AS seq, id, coalesce(name, %(name)s::text) AS name, coalesce(queue, %(queue)s::text) AS queue,
+        coalesce(priority, %(priority)s::int8) AS priority, coalesce(delay, %(delay)s::float8) AS delay, parent, root, token,
+        coalesce(ttl, %(ttl)s::float8) AS ttl, coalesce(label, %(label)s::text) AS label,
+        coalesce(metadata, %(metadata)s::bytea) AS metadata, coalesce(body, %(body)s::bytea) AS body
+    FROM unnest(%(ids)s::uuid[], %(names)s::text[], %(queues)s::text[],
         %(priorities)s::int8[], %(delays)s::float8[], %(ids_parent)s::uuid[], %(roots)s::uuid[], %(tokens)s::text[], %(ttls)s::float8[],
         %(labels)s::text[], %(metadatas)s::bytea[], %(bodies)s::bytea[])
     AS each(id, name, queue, priority, delay, parent, root, token, ttl, label, metadata, body)),
@@ -54,7 +58,7 @@ job AS (
         nullif(root, id), CASE WHEN revoked THEN now END, CASE WHEN revoked THEN now + ttl END, CASE WHEN revoked THEN now + ttl END,
         CASE WHEN revoked THEN now + ttl END
     FROM fated
-    ON CONFLICT (app, id) DO UPDATE SET arrival = excluded.arrival, state = excluded.state, lined = excluded.lined,
+    ON CONFLICT (id, app) DO UPDATE SET arrival = excluded.arrival, state = excluded.state, lined = excluded.lined,
         priority = excluded.priority, queue = excluded.queue, name = excluded.name, due = excluded.due, created = excluded.created,
         parent = excluded.parent, root = excluded.root, started = NULL, finished = excluded.finished, ttl = NULL, node = NULL,
         expires = excluded.expires, value_expires = excluded.value_expires, cleanup = excluded.cleanup, starts = 0, stops = 0, attempt = 1
@@ -66,7 +70,8 @@ content AS (
     ON CONFLICT (seq) DO UPDATE SET label = excluded.label, metadata = excluded.metadata, body = excluded.body, value = NULL)
 SELECT id, state FROM job"""
 
-# New jobs; an id whose record has expired is new. Answers those that were added, and those that were born REVOKED.
+# New jobs. What they have in common is given once, and its list left empty: unnest fills it up with NULL. An id whose record has
+# expired is new. Answers those that were added, and those that were born REVOKED.
 SUBMIT = _SUBMIT.format(parents="", revoked="false", join="", where="")
 
 # The same for children: parents are locked, so that a revoke of theirs sees these children, or they see the revoke.
@@ -138,15 +143,30 @@ held AS MATERIALIZED (
         SELECT seq, noted FROM mognet.job WHERE app = %(app)s AND id = given.id AND token = given.token FOR NO KEY UPDATE) AS job)"""
 
 EXTEND = f"""
-WITH {_HELD.format(types=", %(numbers)s::int8[]", names="")},
-job AS (
-    UPDATE mognet.job SET lease_end = {NOW} + %(lease)s::float8 WHERE app = %(app)s AND id = ANY(ARRAY(SELECT id FROM held)) RETURNING id)
-SELECT held.n FROM held WHERE held.id = ANY(ARRAY(SELECT id FROM job))"""
+UPDATE mognet.job SET lease_end = {NOW} + %(lease)s::float8
+FROM unnest(%(ids)s::uuid[], %(tokens)s::text[]) WITH ORDINALITY AS given(id, token, n)
+WHERE app = %(app)s AND job.id = ANY(%(ids)s::uuid[]) AND job.id = given.id AND job.token = given.token RETURNING given.n"""
+
+# Final ends of attempts that are to live equally long. Notes are left for DROP_NOTES, or the sweep.
+FINISH = f"""
+WITH job AS (
+    UPDATE mognet.job SET state = coalesce(given.state, %(state)s::int8), stops = stops + (job.state = 1)::int, token = NULL,
+        lease_end = NULL, lined = 0, finished = {NOW}, notes_expire = NULL, expires = {NOW} + coalesce(ttl, %(ttl)s::float8),
+        value_expires = {NOW} + coalesce(ttl, least(%(value_ttl)s::float8, %(ttl)s::float8)),
+        cleanup = {NOW} + CASE WHEN job.noted THEN 0 ELSE coalesce(ttl, least(%(value_ttl)s::float8, %(ttl)s::float8)) END
+    FROM unnest(%(ids)s::uuid[], %(tokens)s::text[], %(states)s::int8[], %(values)s::bytea[]) WITH ORDINALITY
+        AS given(id, token, state, value, n)
+    WHERE app = %(app)s AND job.id = ANY(%(ids)s::uuid[]) AND job.id = given.id AND job.token = given.token
+    RETURNING {_JOB}, job.seq, given.n - 1 AS n, given.value, job.noted),
+content AS (
+    UPDATE mognet.content SET body = NULL, value = coalesce(job.value, %(value)s::bytea) FROM job
+    WHERE content.seq = ANY(ARRAY(SELECT seq FROM job)) AND content.seq = job.seq RETURNING content.seq, label, metadata)
+SELECT {_RECORD}, job.n, job.seq, job.noted FROM job JOIN content USING (seq)"""
 
 _SETTLE_TYPES = """, %(numbers)s::int8[], %(states)s::int8[], %(agains)s::int8[], %(delays)s::float8[], %(ttls)s::float8[],
         %(value_ttls)s::float8[], %(values)s::bytea[]"""
 
-# Ends of attempts (again: 0 final, 1 retry, 2 pause, 3 release). Notes are left for DROP_NOTES, or the sweep.
+# Ends of attempts of any kind (again: 0 final, 1 retry, 2 pause, 3 release).
 SETTLE = f"""
 WITH clock AS MATERIALIZED (SELECT {NOW} AS now),
 {_HELD.format(types=_SETTLE_TYPES, names=", state, again, delay, ttl, value_ttl, value")},
@@ -163,10 +183,11 @@ job AS (
         notes_expire = CASE WHEN fate.again > 0 THEN notes_expire END,
         cleanup = CASE WHEN fate.again > 0 THEN cleanup WHEN job.noted THEN fate.now
             ELSE fate.now + coalesce(job.ttl, least(fate.value_ttl, fate.ttl)) END
-    FROM fate WHERE job.app = %(app)s AND job.id = fate.id
+    FROM fate WHERE job.app = %(app)s AND job.id = ANY(ARRAY(SELECT id FROM held)) AND job.id = fate.id
     RETURNING {_JOB}, job.seq, fate.n, job.noted AND fate.again = 0 AS noted),
 left_over AS (
-    UPDATE mognet.content SET body = NULL, value = fate.value FROM fate WHERE content.seq = fate.seq AND fate.again = 0)
+    UPDATE mognet.content SET body = NULL, value = fate.value FROM fate
+    WHERE content.seq = ANY(ARRAY(SELECT seq FROM held)) AND content.seq = fate.seq AND fate.again = 0)
 SELECT {_RECORD}, job.n, job.seq, job.noted FROM job {_CONTENT}"""
 
 # --- the records

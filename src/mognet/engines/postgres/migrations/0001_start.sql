@@ -42,7 +42,9 @@ CREATE TABLE mognet.job (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
-CREATE UNIQUE INDEX job_id ON mognet.job (app, id);
+-- For each question there is one index only that the planner could take, however small the tables are when it plans: the first has
+-- no app in front, and the others are for those who name their condition.
+CREATE UNIQUE INDEX job_id ON mognet.job (id, app);
 
 CREATE INDEX job_line ON mognet.job (app, queue, priority, due, arrival) WHERE lined = 1;
 
@@ -52,7 +54,7 @@ CREATE INDEX job_lease ON mognet.job (app, lease_end) WHERE lease_end IS NOT NUL
 
 CREATE INDEX job_cleanup ON mognet.job (app, cleanup) WHERE cleanup IS NOT NULL;
 
-CREATE INDEX job_created ON mognet.job (app, created, seq);
+CREATE INDEX job_created ON mognet.job (app, created, seq) WHERE created > 0;
 
 CREATE INDEX job_parent ON mognet.job (app, parent, created) WHERE parent IS NOT NULL;
 
