@@ -151,6 +151,8 @@ def parse(url: str) -> Address:
 def _parse(url: str, shown: str) -> Address:
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
+    if parts.scheme not in SCHEMES:
+        raise ImproperlyConfigured(f"{shown!r}: the Redis engine knows {', '.join(f'{each}://' for each in SCHEMES)}")
     options = _options(parts.query, shown)
     user, at, hosts = parts.netloc.rpartition("@")
     settings: dict[str, Any] = {}
