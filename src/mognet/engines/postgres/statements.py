@@ -87,7 +87,7 @@ SUBMIT_CHILDREN = _SUBMIT.format(
 _TAKE = f"""
 pick AS MATERIALIZED (
     SELECT ctid AS row FROM mognet.job
-    WHERE ctid = ANY(ARRAY(SELECT row FROM near)) AND app = %(app)s AND lined > 0 AND due <= (SELECT now FROM clock)
+    WHERE ctid = ANY(ARRAY(SELECT row FROM near)) AND lined > 0 AND due <= (SELECT now FROM clock)
     ORDER BY priority DESC, due, arrival LIMIT %(limit)s::int8 FOR NO KEY UPDATE SKIP LOCKED),
 job AS (
     UPDATE mognet.job SET state = 1, lined = 0, starts = starts + 1, token = (starts + 1) || '-' || %(holder)s::text || '.' || seq,
