@@ -6,9 +6,8 @@ import asyncio
 import importlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Self, cast
 from uuid import UUID, uuid4
 
 from mognet.backend import ResultBackend
@@ -16,6 +15,7 @@ from mognet.backoff import Backoff
 from mognet.calling import Calling
 from mognet.client import Client, create_request
 from mognet.config import AppConfig, default_url, resolve
+from mognet.config_legacy import Place, place_of
 from mognet.context import Context
 from mognet.control import CONTROL, NodeStatus, QueueStats, StatusQuery, write
 from mognet.engine import Engine, OpenEngine
@@ -23,7 +23,7 @@ from mognet.engines import engine_factory
 from mognet.engines.guarded import GuardedEngine
 from mognet.exceptions import ImproperlyConfigured, NotConnected, QueueNotFound
 from mognet.middleware import MiddlewareStack
-from mognet.records import Query
+from mognet.records import Query, Signal
 from mognet.registry import TaskMaker, TaskRegistry, global_registry
 from mognet.requests import Request
 from mognet.results import Result
@@ -34,6 +34,7 @@ from mognet.worker import Worker
 _log = logging.getLogger(__name__)
 
 PURGE_BATCH = 500
+PURGE_LEASE = 30.0
 
 
 class App(Calling[Context]):
@@ -61,7 +62,9 @@ class App(Calling[Context]):
         """The worker, while :meth:`start` runs one."""
         self._middleware = MiddlewareStack()
         self._started = False
-        self._factory: tuple[str, OpenEngine] | None = None
+        self._starter: asyncio.Task[Any] | None = None
+        self._given_up = False
+        self._factory: tuple[Place, OpenEngine] | None = None
         self._connecting: asyncio.Event | None = None
         """While somebody connects: others wait for that, so that one engine is opened."""
         self._engine: Engine | None = None
@@ -73,8 +76,19 @@ class App(Calling[Context]):
 
     @property
     def url(self) -> str:
-        """Where the jobs are kept."""
-        return self.config.url or default_url(self.name)
+        """Where the jobs are kept: an engine's URL, or a broker's and its store's for display, without passwords."""
+        place = self._place
+        return place.shown if place.broker else place.store
+
+    @property
+    def _place(self) -> Place:
+        config = self.config
+        return place_of(config.url, config.broker, config.result_backend, default_url(self.name))
+
+    @property
+    def ready(self) -> bool:
+        """Whether its worker runs, and has been in touch with the engine within the last seconds, so that it would get work."""
+        return self.worker is not None and self.worker.ready
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -105,8 +119,9 @@ class App(Calling[Context]):
         self._client = Client(engine, self._backend, self.config, self.registry, self._middleware)
 
     def _open_engine(self) -> Engine:
-        if self._factory is None or self._factory[0] != self.url:
-            self._factory = (self.url, engine_factory(self.url, self.name))
+        place = self._place
+        if self._factory is None or self._factory[0] != place:
+            self._factory = (place, engine_factory(place.store, self.name, broker=place.broker))
         return GuardedEngine(self._factory[1]())
 
     def _import_modules(self) -> None:
@@ -122,21 +137,35 @@ class App(Calling[Context]):
         ``burst=True``: until nothing is due and nothing runs. When cancelled, running jobs are handed back at once.
         ``begin`` is called with the worker when the app is connected, before it claims its first job.
         """
-        if self.worker is not None:
+        if self._starter is not None:
             raise ImproperlyConfigured(f"a worker of app {self.name!r} is running in this process already")
-        self._started = True
-        await self._middleware.call("on_app_starting", self)
-        await self._connect_patiently()
+        self._starter = asyncio.current_task()
+        try:
+            worker = await self._prepare(burst)
+            if worker is None:
+                return
+            await self._middleware.call("on_app_started", self)
+            if begin is not None:
+                begin(worker)
+            await worker.run()
+        finally:
+            self.worker = self._starter = None
+
+    async def _prepare(self, burst: bool) -> Worker | None:
+        """A worker of an app that is connected; None: the app was closed before it was."""
+        self._started, self._given_up = True, False
+        try:
+            await self._middleware.call("on_app_starting", self)
+            await self._connect_patiently()
+        except asyncio.CancelledError:
+            if not self._given_up:
+                raise
+            cast("asyncio.Task[Any]", self._starter).uncancel()
+            return None
         engine, backend = self._connected()
         self.worker = Worker(self, engine, self._open_engine, self.registry, self._middleware, backend, self.get_task_queue_names())
         self.worker.burst = burst
-        try:
-            await self._middleware.call("on_app_started", self)
-            if begin is not None:
-                begin(self.worker)
-            await self.worker.run()
-        finally:
-            self.worker = None
+        return self.worker
 
     async def _connect_patiently(self) -> None:
         """A worker that cannot reach its engine keeps trying."""
@@ -160,6 +189,10 @@ class App(Calling[Context]):
 
     async def close(self) -> None:
         """Stop the worker, handing back at once what it runs, close services, and disconnect. :meth:`start` returns."""
+        if self._starter is not None and self.worker is None and self._starter is not asyncio.current_task():
+            self._given_up = True
+            self._starter.cancel()
+            await asyncio.wait([self._starter])
         if self._engine is None:
             return
         started, self._started = self._started, False
@@ -263,9 +296,12 @@ class App(Calling[Context]):
 
     async def _purge(self, queue: str) -> int:
         engine, _ = self._connected()
+        purged = 0
+        # What is due is claimed first: then no worker can have begun it when it is deleted.
+        while claims := await engine.claim(self.config.node_id, [queue], PURGE_BATCH, lease=PURGE_LEASE):
+            purged += await engine.delete([claim.token.id for claim in claims])
         pending = Query(queue=queue, states=frozenset({ResultState.PENDING}), limit=PURGE_BATCH)
         handed_back = Query(queue=queue, in_line=True, limit=PURGE_BATCH)
-        purged = 0
         for query in (pending, handed_back):
             while ids := [record.id async for record in engine.search(query)]:
                 purged += await engine.delete(ids)
@@ -283,10 +319,13 @@ class App(Calling[Context]):
         async with engine.subscribe(channel) as signals:
             await engine.publish(CONTROL, write(StatusQuery(reply_to=channel)))
             until = asyncio.get_running_loop().time() + timeout
-            while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(until):
-                        signal = await anext(signals)
-                        yield NodeStatus.model_validate_json(signal.body)
-                        continue
-                return
+            while (signal := await _next(signals, until)) is not None:
+                yield NodeStatus.model_validate_json(signal.body)
+
+
+async def _next(signals: AsyncIterator[Signal], until: float) -> Signal | None:
+    try:
+        async with asyncio.timeout_at(until):
+            return await anext(signals)
+    except TimeoutError:
+        return None

@@ -16,10 +16,7 @@ from mognet.outcomes import merge_metadata, set_ttl
 from mognet.records import Query, Record, Token
 from mognet.registry import TaskRegistry
 from mognet.results import Result
-from mognet.waiting import Waiters
-
-RECENT = 1000
-"""Values that came along with a signal and wait to be asked for."""
+from mognet.waiting import Ended, Waiters
 
 
 class ResultBackend:
@@ -29,7 +26,6 @@ class ResultBackend:
         self._engine = engine
         self._registry = registry
         self._max_metadata_size = max_metadata_size
-        self._values: dict[UUID, bytes] = {}
         self.waiters = Waiters(engine)
 
     async def close(self) -> None:
@@ -50,35 +46,27 @@ class ResultBackend:
 
     async def wait(self, id: UUID, *, timeout: float | None = None) -> Result[Any]:
         """The job's result once it has ended. Raises TimeoutError after ``timeout`` seconds, :class:`ResultLost` if it is gone."""
+        return Result((await self.ended(id, timeout=timeout))[0], self)
+
+    async def ended(self, id: UUID, *, timeout: float | None = None) -> Ended:
+        """Like :meth:`wait`: the record, and its value (or error) if that came along with the news."""
         with self.waiters.expect(id) as ended:
             async with asyncio.timeout(timeout):
-                record, value = await ended
-        self.remember(record, value)
-        return Result(record, self)
+                return await ended
 
-    def remember(self, record: Record, value: bytes | None) -> None:
-        """Keep a value that came along with a signal, so that it need not be fetched."""
-        self._values.pop(record.id, None)  # of an earlier job of this id
-        if value is not None:
-            self._values[record.id] = value
-            while len(self._values) > RECENT:
-                del self._values[next(iter(self._values))]
-
-    async def _bytes(self, id: UUID) -> bytes | None:
-        value = self._values.pop(id, None)
-        return await self._engine.value(id) if value is None else value
-
-    async def read_value(self, record: Record) -> Any:
+    async def read_value(self, record: Record, data: bytes | None = None) -> Any:
         """The value of a job that succeeded, as its task's return type. Raises :class:`ResultValueLost`."""
-        data = await self._bytes(record.id)
+        if data is None:
+            data = await self._engine.value(record.id)
         if data is None:
             raise ResultValueLost(record.id)
         task = self._registry.find(record.name or "")
         return loads(data) if task is None else task.read_value(data)
 
-    async def read_error(self, record: Record) -> ErrorInfo | None:
+    async def read_error(self, record: Record, data: bytes | None = None) -> ErrorInfo | None:
         """The error of a job that failed."""
-        data = await self._bytes(record.id)
+        if data is None:
+            data = await self._engine.value(record.id)
         if data is not None:
             with suppress(ValueError):
                 return load_error(data)
@@ -118,11 +106,13 @@ class ResultBackend:
                 await self._engine.update(child, change, unless=())
 
     async def _descendants(self, id: UUID) -> AsyncIterator[UUID]:
-        todo = [id]
+        seen, todo = {id}, [id]
         while todo:
             async for record in self._engine.search(Query(parent=todo.pop())):
-                todo.append(record.id)
-                yield record.id
+                if record.id not in seen:  # ids that are used again may make a circle
+                    seen.add(record.id)
+                    todo.append(record.id)
+                    yield record.id
 
     async def get_children_count(self, id: UUID) -> int:
         """How many jobs it submitted."""

@@ -45,7 +45,9 @@ class Client:
 
     async def submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
         """Store one request and put it in line; those submitted in the same moment go together."""
-        job = await self._job(request, context)
+        return await self._send(await self._job(request, context))
+
+    async def _send(self, job: Job) -> Result[Any]:
         added = await self._sent(self._submits.add(job), job)
         return self._answer(job, added, None if added else await self._backend.get(job.id))
 
@@ -62,14 +64,14 @@ class Client:
 
     async def run(self, request: Request[Any], context: Context | None) -> Any:
         """Submit, and wait for the value."""
-        with self._backend.waiters.expect(request.id, unborn=True) as ended:
-            result = await self.submit(request, context)
-            self._backend.waiters.born(request.id)
-            if not result.done:
-                record, value = await ended
-                self._backend.remember(record, value)
-                result = self._backend.result(record)
-        return await result
+        job = await self._job(request, context)
+        with self._backend.waiters.expect(job.id, unborn=True) as ended:
+            result = await self._send(job)
+            if result.done:
+                return await result.unwrap()
+            self._backend.waiters.born(job.id)
+            record, value = await ended
+        return await self._backend.result(record).unwrap(value)
 
     async def _sent(self, sending: asyncio.Future[bool], job: Job) -> bool:
         try:

@@ -16,7 +16,7 @@ from mognet.calling import Calling
 from mognet.codec import Call, loads
 from mognet.config import AppConfig
 from mognet.exceptions import AttemptLost, ResultLost
-from mognet.records import Claim, Token
+from mognet.records import Claim, Record, Token
 from mognet.requests import Request
 from mognet.results import Result
 from mognet.services import ClassService, Services
@@ -71,8 +71,8 @@ class Slot(Protocol):
 class Context(Calling["Context"]):
     """Handed to a task as its first argument.
 
-    What it writes (state, metadata, children) is written only while this attempt owns the job; after that it raises
-    :class:`AttemptLost`.
+    What it writes (state, metadata, children) is written only while this attempt owns the job; after that, state and metadata
+    raise :class:`AttemptLost`, and a submit :class:`CouldNotSubmit` (or, if the job was revoked, the child is born REVOKED).
     """
 
     def __init__(self, app: AppFace, claim: Claim, call: Call, state: State, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
@@ -199,6 +199,9 @@ class Context(Calling["Context"]):
         if self._ended():
             coroutine.close()
             raise AttemptLost(f"job {self.id} has been stopped")
+        if asyncio._get_running_loop() is self._loop:
+            coroutine.close()
+            raise RuntimeError("call_threadsafe would wait for itself here: it is for def tasks; in an async def task, await the coroutine")
         call = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         self._calls.add(call)
         if self._ended():  # since it was asked: end() may have missed this call
@@ -232,9 +235,9 @@ class _FreeingSlot:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    async def wait(self, id: UUID, *, timeout: float | None = None) -> Result[Any]:
+    async def ended(self, id: UUID, *, timeout: float | None = None) -> tuple[Record, bytes | None]:
         async with self._slot.waiting():
-            return await self._backend.wait(id, timeout=timeout)
+            return await self._backend.ended(id, timeout=timeout)
 
 
 def _deadline(call: Call) -> datetime | timedelta | None:

@@ -109,19 +109,31 @@ class ResultNotReady(ResultError):
 class ResultFailed(ResultError):
     """The job ended without a value and without an error of its own."""
 
+    result: FailedResult | None = None
+    """The result, where the error was raised; an error that came from another job knows only what follows."""
+
     def __init__(self, result: FailedResult) -> None:
-        super().__init__(result)
+        super().__init__(str(result.id), result.name, str(result.state))
         self.result = result
 
+    @property
+    def result_id(self) -> UUID:
+        """The job's id."""
+        return UUID(self.args[0])
+
+    @property
+    def _job(self) -> str:
+        return f"{self.args[1] or 'task'} {self.args[0]}"
+
     def __str__(self) -> str:
-        return f"{self.result.name or 'task'} {self.result.id} ended {self.result.state}"
+        return f"{self._job} ended {self.args[2]}"
 
 
 class Revoked(ResultFailed):
     """The job was revoked, or its deadline passed."""
 
     def __str__(self) -> str:
-        return f"{self.result.name or 'task'} {self.result.id} was revoked"
+        return f"{self._job} was revoked"
 
 
 class _AboutResult(ResultError):

@@ -20,9 +20,9 @@ class _Source(Protocol):
     """Where a result comes from, and asks for more: :class:`mognet.backend.ResultBackend`."""
 
     async def get(self, id: UUID) -> Result[Any] | None: ...
-    async def wait(self, id: UUID, *, timeout: float | None = None) -> Result[Any]: ...
-    async def read_value(self, record: Record) -> Any: ...
-    async def read_error(self, record: Record) -> ErrorInfo | None: ...
+    async def ended(self, id: UUID, *, timeout: float | None = None) -> tuple[Record, bytes | None]: ...
+    async def read_value(self, record: Record, data: bytes | None = None) -> Any: ...
+    async def read_error(self, record: Record, data: bytes | None = None) -> ErrorInfo | None: ...
     async def get_metadata(self, id: UUID) -> dict[str, Any]: ...
     async def set_metadata(self, id: UUID, /, **metadata: Any) -> None: ...
     async def delete(self, id: UUID, *, include_children: bool = True) -> None: ...
@@ -208,8 +208,10 @@ class Result(Generic[T_co]):
         return self._wait_and_get().__await__()
 
     async def _wait_and_get(self) -> T_co:
-        await self.wait()
-        return await self.get()
+        data = None
+        if not self.done:
+            self._record, data = await self._source.ended(self.id)
+        return await self.unwrap(data)
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait for the job's end, at most ``timeout`` seconds, and bring this result up to date.
@@ -217,13 +219,17 @@ class Result(Generic[T_co]):
         Raises TimeoutError, or :class:`ResultLost` when the job's record is gone.
         """
         if not self.done:
-            self._record = (await self._source.wait(self.id, timeout=timeout)).record
+            self._record, _ = await self._source.ended(self.id, timeout=timeout)
 
     async def get(self) -> T_co:
         """The value. Raises the task's own exception, :class:`Revoked`, or :class:`ResultNotReady` when it has not ended."""
         if not self.done:
             await self.refresh()
-        value = await self.outcome()
+        return await self.unwrap()
+
+    async def unwrap(self, data: bytes | None = None) -> T_co:
+        """The value of a job that has ended, or its error, raised. ``data`` is either as it was stored, if it is known already."""
+        value = await self.outcome(data)
         if self.successful:
             return value  # type: ignore[no-any-return]
         raise value
@@ -235,20 +241,20 @@ class Result(Generic[T_co]):
             raise ResultLost(self.id)
         self._record = now.record
 
-    async def outcome(self) -> Any:
+    async def outcome(self, data: bytes | None = None) -> Any:
         """The value, or the exception that stands for a job without one. Raises :class:`ResultNotReady`."""
         if not self.done:
             raise ResultNotReady(f"job {self.id} is {self.state}: await it before getting its value")
         if self.successful:
-            return await self._source.read_value(self._record)
+            return await self._source.read_value(self._record, data)
         if self.revoked:
             return Revoked(self)
-        info = await self.error()
+        info = await self.error(data)
         return ResultFailed(self) if info is None else rebuild_error(info)
 
-    async def error(self) -> ErrorInfo | None:
+    async def error(self, data: bytes | None = None) -> ErrorInfo | None:
         """The error it ended with, as data."""
-        return await self._source.read_error(self._record) if self.failed else None
+        return await self._source.read_error(self._record, data) if self.failed else None
 
     @property
     def value(self) -> ResultValue:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 from mognet.codec import unpack_done
@@ -43,10 +43,13 @@ class Waiters:
         self._unborn: set[str] = set()
         self._look_now = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     @contextmanager
     def expect(self, id: UUID, *, unborn: bool = False) -> Iterator[asyncio.Future[Ended]]:
         """Inside the context, the future given is told of the job's end. ``unborn``: it is yet to be submitted (:meth:`born`)."""
+        if self._closed:
+            raise NotConnected(f"job {id} cannot be waited for: the app was closed")
         future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         key = str(id)
         self._waiting[key].add(future)
@@ -73,7 +76,8 @@ class Waiters:
         self._unborn.discard(str(id))
 
     async def close(self) -> None:
-        """Stop; whoever still waits gets :class:`NotConnected`."""
+        """Stop; whoever still waits, or tries to, gets :class:`NotConnected`."""
+        self._closed = True
         for key, futures in self._waiting.items():
             for future in futures:
                 if not future.done():
@@ -118,11 +122,11 @@ class Waiters:
         while self._waiting or loop.time() < leave:
             if self._waiting:
                 leave = loop.time() + LINGER
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout_at(look_at_all):
                     await self._look_now.wait()
-                keys, self._unseen = self._unseen, set()
-            except TimeoutError:
+            keys, self._unseen = self._unseen, set()
+            if loop.time() >= look_at_all:  # also when new waits never cease
                 keys, look_at_all = set(self._waiting), loop.time() + LOOK_EVERY
             self._look_now.clear()
             await self._look_at([key for key in keys if key in self._waiting])

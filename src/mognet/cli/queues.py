@@ -88,8 +88,7 @@ async def purge_queues(desk: Desk, *, force: bool) -> int:
     if force:
         purged = await desk.app.purge_task_queues()
     else:
-        waiting = await _count(desk.app, ResultState.PENDING)
-        purged = {name: waiting.get(name, 0) for name in names}
+        purged = {name: (await desk.app.queue_stats(name)).message_count for name in names}
     total = sum(purged.values())
     sheet = Sheet(
         (Column("QUEUE", shrink=True), Column("DELETED" if force else "WAITING", right=True)), [[q, f"{n:,}"] for q, n in purged.items()]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Self, TypeVar
 from uuid import UUID
 
@@ -75,8 +75,16 @@ class GuardedEngine:
     async def delete(self, ids: Collection[UUID]) -> int:
         return await self._repeat("delete", lambda: self._engine.delete(ids))
 
-    def search(self, query: Query) -> AsyncIterator[Record]:
-        return self._engine.search(query)
+    async def search(self, query: Query) -> AsyncIterator[Record]:
+        records = self._engine.search(query)
+        try:
+            while True:
+                yield await self._within("search", self._deadline, lambda: anext(records))
+        except StopAsyncIteration:
+            return
+        finally:
+            if isinstance(records, AsyncGenerator):
+                await records.aclose()
 
     async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
         return await self._repeat("count", lambda: self._engine.count(query, by=by))
@@ -90,8 +98,14 @@ class GuardedEngine:
     async def publish(self, channel: str, body: bytes) -> None:
         await self._within("publish", self._deadline, lambda: self._engine.publish(channel, body))
 
-    def subscribe(self, *channels: str) -> AbstractAsyncContextManager[AsyncIterator[Signal]]:
-        return self._engine.subscribe(*channels)
+    @asynccontextmanager
+    async def subscribe(self, *channels: str) -> AsyncIterator[AsyncIterator[Signal]]:
+        subscription = self._engine.subscribe(*channels)
+        signals = await self._within("subscribe", self._deadline, subscription.__aenter__)
+        try:
+            yield signals
+        finally:
+            await subscription.__aexit__(None, None, None)
 
     async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
         return await self._within("sweep", self._deadline, lambda: self._engine.sweep(grace=grace, limit=limit))
