@@ -59,6 +59,7 @@ FIELDS = {
     "i": "1: it is in line, 2: a broker carries it",
     "v": "when its value expires",
     "g": "it has notes; when they expire, or 0",
+    "h": "its place in the batch in which it came",
 }
 """The fields of a job's hash, in the order in which the scripts answer them (``lua/common.lua`` has the same list)."""
 

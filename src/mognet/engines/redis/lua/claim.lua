@@ -81,7 +81,7 @@ local function take(id, r)
   count(r, r[STATE], r[LINED], -1)
   count(r, RUNNING, '0', 1)
   local fields = {'s', RUNNING, 'a', starts, 'k', starts .. ':' .. holder .. '-' .. #claims, 'w', node, 'i', '0'}
-  if not r[BEGAN] then fields[11], fields[12] = 'b', int(now) end
+  if not r[BEGAN] then fields[11], fields[12] = 'b', moment end
   call('HSET', key('job', id), unpack(fields))
   add(P .. 'leases', now + lease, id)
   claims[#claims + 1] = {id, whole(id, r), call('GET', key('body', id))}

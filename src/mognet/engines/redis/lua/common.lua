@@ -4,9 +4,9 @@ local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
 -- The fields of a job's hash (keys.py says what they are), and their places in a row. Readers need the first RECORD of them.
-local FIELDS = {'n', 'q', 's', 'p', 'c', 'd', 'b', 'f', 'a', 'o', 't', 'u', 'r', 'w', 'l', 'y', 'x', 'm', 'k', 'e', 'i', 'v', 'g'}
+local FIELDS = {'n', 'q', 's', 'p', 'c', 'd', 'b', 'f', 'a', 'o', 't', 'u', 'r', 'w', 'l', 'y', 'x', 'm', 'k', 'e', 'i', 'v', 'g', 'h'}
 local NAME, QUEUE, STATE, PRIORITY, CREATED, DUE, BEGAN, FINISHED, STARTS, STOPS, ATTEMPT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-local PARENT, ROOT, NODE, LABEL, TTL, EXPIRES, META, TOKEN, ARRIVAL, LINED, VALUE_ENDS, NOTES = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23
+local PARENT, ROOT, NODE, LABEL, TTL, EXPIRES, META, TOKEN, ARRIVAL, LINED, VALUE_ENDS, NOTES, OFFSET = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24
 local RECORD = META
 local PENDING, RUNNING, SUSPENDED, SUCCESS, REVOKED = '0', '1', '2', '3', '5'
 local CARRIED = '2'
@@ -136,49 +136,58 @@ local function json(pairs_)
   return '{' .. table.concat(items, ',') .. '}'
 end
 
--- A row as it is answered: with the metadata as a text.
+-- A row of nothing.
+local function blank()
+  return {false, false, false, false, false, false, false, false, false, false, false, false,
+    false, false, false, false, false, false, false, false, false, false, false, false}
+end
+
+-- A row as it is answered: with the metadata as a text, and no longer than a record. The script is done with it.
 local function whole(id, r)
   if r[META] == '1' then r[META] = json(call('HGETALL', key('meta', id))) end
+  r[RECORD + 1] = nil
   return r
 end
 
--- The value and the record end; what is due first is when a sweep has to look.
-local function set_end(id, r, ttl, value_ttl)
+-- When the value and the record end, as fields of the job's hash; what is due first is when a sweep has to look.
+local function set_end(id, r, ttl, value_ttl, fields)
   if r[VALUE_ENDS] and tonumber(r[VALUE_ENDS]) <= now then call('DEL', key('body', id)) end
   local expires = ttl and now + ttl
   local value_ends = value_ttl and now + value_ttl or expires
   if expires then value_ends = math.min(expires, value_ends) end
   r[EXPIRES] = expires and int(expires) or false
-  r[VALUE_ENDS] = value_ends and int(value_ends) or false
+  r[VALUE_ENDS] = value_ends == expires and r[EXPIRES] or (value_ends and int(value_ends) or false)
+  local n = #fields
   if value_ends then
-    call('HSET', key('job', id), 'v', r[VALUE_ENDS])
+    fields[n + 1], fields[n + 2] = 'v', r[VALUE_ENDS]
     add(P .. 'ends', value_ends, id)
   elseif r[NOTES] then
     drop(P .. 'ends', id)
   end
-  if expires then call('HSET', key('job', id), 'x', r[EXPIRES]) end
+  if expires then fields[n + 3], fields[n + 4] = 'x', r[EXPIRES] end
 end
 
 -- A final state: out of line, without token and notes. DONE is told when all is done.
 local ended = {}
+local moment = int(now)
 
 local function finish(id, r, state, ttl, value_ttl, value)
   local job = key('job', id)
   leave_line(id, r)
   if r[STATE] == RUNNING then r[STOPS] = int((r[STOPS] or 0) + 1) end
   move(r, state, '0')
-  r[FINISHED] = int(now)
+  r[FINISHED] = moment
   if r[TTL] then ttl, value_ttl = tonumber(r[TTL]), tonumber(r[TTL]) end
   if not value then value_ttl = nil end
-  call('HSET', job, 's', state, 'f', r[FINISHED], 'o', r[STOPS] or '0')
-  set_end(id, r, ttl, value_ttl)
+  local fields = {'s', state, 'f', moment, 'o', r[STOPS] or '0'}
+  set_end(id, r, ttl, value_ttl, fields)
+  call('HSET', job, unpack(fields))
   if r[TOKEN] then drop(P .. 'leases', id) end
   if r[NOTES] then call('DEL', key('notes', id)) end
   if r[ARRIVAL] then call('HDEL', job, 'k', 'e', 'i', 'g') end
   r[TOKEN], r[ARRIVAL], r[NOTES] = false, false, false
-  -- Its score there is its creation, and its place in the batch in which it came.
-  add(P .. 'done', tonumber(call('ZSCORE', P .. 'open', id) or r[CREATED]), id)
   drop(P .. 'open', id)
+  add(P .. 'done', r[CREATED] + (r[OFFSET] or 0), id)
   if value then call('SET', key('body', id), value) else call('DEL', key('body', id)) end
   ended[#ended + 1] = {id, r, value and #value <= SMALL_VALUE and value}
 end

@@ -19,7 +19,8 @@ local function insert(n, id, r, body, metadata, lined)
   local job = key('job', id)
   -- A microsecond apart, so that they are found in the order of their arrival; to store one takes longer than that.
   local created = now + n - 1
-  r[STATE], r[CREATED] = PENDING, int(now)
+  r[STATE], r[CREATED] = PENDING, moment
+  if n > 1 then r[OFFSET] = n - 1 end
   local fields = {'q', r[QUEUE], 's', PENDING, 'p', r[PRIORITY], 'c', r[CREATED], 'd', r[DUE]}
   local function field(name, value)
     if value then
@@ -31,6 +32,7 @@ local function insert(n, id, r, body, metadata, lined)
   field('u', r[PARENT])
   field('r', r[ROOT])
   field('l', r[LABEL])
+  field('h', r[OFFSET])
   if #metadata > 0 then
     r[META] = '1'
     field('m', '1')
@@ -53,14 +55,13 @@ end
 
 local added = {}
 for n = 1, total do
-  local r = {}
-  for i = 1, #FIELDS do r[i] = false end
+  local r = blank()
   local id = argument()
   r[NAME], r[QUEUE] = argument(), argument()
   local body = argument()
   r[PRIORITY] = argument()
   local delay = tonumber(argument())
-  r[DUE] = int(now + delay)
+  r[DUE] = delay == 0 and moment or int(now + delay)
   local parent, root, token = argument(), argument(), argument()
   r[LABEL] = optional(argument())
   local ttl = tonumber(argument())
@@ -69,7 +70,8 @@ for n = 1, total do
   r[PARENT], r[ROOT] = parent ~= '' and parent, root ~= '' and root
 
   local above = r[PARENT] and parent_row(parent)
-  local known = family[id] or fetch(id)
+  -- Most are new, and to look at their fields would cost more than to store them.
+  local known = family[id] or (call('EXISTS', key('job', id)) == 1 and fetch(id))
   added[n] = 0
   if known then
     family[id] = known

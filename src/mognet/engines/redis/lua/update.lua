@@ -7,8 +7,7 @@ local job = key('job', id)
 local r = fetch(id)
 
 local function bury()
-  r = {}
-  for i = 1, #FIELDS do r[i] = false end
+  r = blank()
   r[QUEUE], r[STATE], r[PRIORITY], r[CREATED], r[DUE] = '', PENDING, '5', int(now), int(now)
   call('HSET', job, 'q', '', 's', PENDING, 'p', '5', 'c', r[CREATED], 'd', r[DUE])
   add(P .. 'ids', 0, id)
@@ -57,8 +56,9 @@ end
 
 local function limit_life()
   r[TTL] = int(ttl)
-  call('HSET', job, 'y', r[TTL])
-  if r[STATE] >= SUCCESS then set_end(id, r, ttl, ttl) end
+  local fields = {'y', r[TTL]}
+  if r[STATE] >= SUCCESS then set_end(id, r, ttl, ttl, fields) end
+  call('HSET', job, unpack(fields))
 end
 
 local function apply()
