@@ -279,7 +279,7 @@ async def _expire(tables: Tables, connection: Connection, limit: int) -> tuple[i
     if not rows:
         return 0, 0
     gone = [(id, seq) for id, seq, state, _, over, _ in rows if over and state >= 3]
-    values = [(id, seq) for id, seq, state, _, over, value_over in rows if not over and value_over and state >= 3]
+    values = [id for id, _, state, _, over, value_over in rows if not over and value_over and state >= 3]
     notes = [(id, seq) for id, seq, _, noted, over, _ in rows if not over and noted]
     count = 0
     if gone:
@@ -289,7 +289,7 @@ async def _expire(tables: Tables, connection: Connection, limit: int) -> tuple[i
         count += await tables.run(connection, sql.DROP_NOTES, seqs=[seq for _, seq in notes])
         await tables.run(connection, sql.UNMARK_NOTED, ids=[id for id, _ in notes])
     if values:
-        [(number,)] = await tables.all(connection, sql.DROP_VALUES, ids=[id for id, _ in values], seqs=[seq for _, seq in values])
+        [(number,)] = await tables.all(connection, sql.DROP_VALUES, ids=values)
         count += number
     return len(rows), count
 

@@ -21,6 +21,8 @@ JOB = "id, name, queue, state, priority, created, due, started, finished, starts
 _JOB = ", ".join(f"job.{column}" for column in JOB.split(", "))
 _CONTENT = "CROSS JOIN LATERAL (SELECT label, metadata, body FROM mognet.content WHERE seq = job.seq OFFSET 0) AS content"
 
+_BODIES = "body AS (UPDATE mognet.content SET body = NULL WHERE seq = ANY(ARRAY(SELECT seq FROM job WHERE bulky AND state >= 3)))"
+
 RECORD = f"{JOB}, label, metadata"
 _RECORD = f"{_JOB}, content.label, content.metadata"
 
@@ -52,22 +54,23 @@ fated AS MATERIALIZED (
     SELECT given.*, clock.now, {{revoked}} AS revoked FROM given {{join}} CROSS JOIN clock {{where}}),
 job AS (
     INSERT INTO mognet.job (id, app, seq, arrival, state, lined, priority, queue, name, due, created, parent, root,
-        finished, expires, value_expires, cleanup)
+        finished, expires, value_expires, cleanup, bulky)
     SELECT id, %(app)s, seq, seq, CASE WHEN revoked THEN 5 ELSE 0 END,
         CASE WHEN revoked THEN 0 WHEN %(enqueue)s OR delay > 0 THEN 1 ELSE 2 END, priority, queue, name, now + delay, now, parent,
         nullif(root, id), CASE WHEN revoked THEN now END, CASE WHEN revoked THEN now + ttl END, CASE WHEN revoked THEN now + ttl END,
-        CASE WHEN revoked THEN now + ttl END
+        CASE WHEN revoked THEN now + ttl END, octet_length(body) > 2000
     FROM fated
     ON CONFLICT (id, app) DO UPDATE SET arrival = excluded.arrival, state = excluded.state, lined = excluded.lined,
         priority = excluded.priority, queue = excluded.queue, name = excluded.name, due = excluded.due, created = excluded.created,
         parent = excluded.parent, root = excluded.root, started = NULL, finished = excluded.finished, ttl = NULL, node = NULL,
-        expires = excluded.expires, value_expires = excluded.value_expires, cleanup = excluded.cleanup, starts = 0, stops = 0, attempt = 1
+        expires = excluded.expires, value_expires = excluded.value_expires, cleanup = excluded.cleanup, starts = 0, stops = 0, attempt = 1,
+        bulky = excluded.bulky, value = NULL
         WHERE job.expires <= excluded.created
     RETURNING {JOB}, seq),
 content AS (
     INSERT INTO mognet.content (seq, label, metadata, body)
     SELECT job.seq, fated.label, fated.metadata, CASE WHEN NOT fated.revoked THEN fated.body END FROM job JOIN fated USING (id)
-    ON CONFLICT (seq) DO UPDATE SET label = excluded.label, metadata = excluded.metadata, body = excluded.body, value = NULL)
+    ON CONFLICT (seq) DO UPDATE SET label = excluded.label, metadata = excluded.metadata, body = excluded.body)
 SELECT id, state FROM job"""
 
 # New jobs. What they have in common is given once, and its list left empty: unnest fills it up with NULL. An id whose record has
@@ -153,15 +156,14 @@ WITH job AS (
     UPDATE mognet.job SET state = coalesce(given.state, %(state)s::int8), stops = stops + (job.state = 1)::int, token = NULL,
         lease_end = NULL, lined = 0, finished = {NOW}, notes_expire = NULL, expires = {NOW} + coalesce(ttl, %(ttl)s::float8),
         value_expires = {NOW} + coalesce(ttl, least(%(value_ttl)s::float8, %(ttl)s::float8)),
+        value = coalesce(given.value, %(value)s::bytea),
         cleanup = {NOW} + CASE WHEN job.noted THEN 0 ELSE coalesce(ttl, least(%(value_ttl)s::float8, %(ttl)s::float8)) END
     FROM unnest(%(ids)s::uuid[], %(tokens)s::text[], %(states)s::int8[], %(values)s::bytea[]) WITH ORDINALITY
         AS given(id, token, state, value, n)
     WHERE app = %(app)s AND job.id = ANY(%(ids)s::uuid[]) AND job.id = given.id AND job.token = given.token
-    RETURNING {_JOB}, job.seq, given.n - 1 AS n, given.value, job.noted),
-content AS (
-    UPDATE mognet.content SET body = NULL, value = coalesce(job.value, %(value)s::bytea) FROM job
-    WHERE content.seq = ANY(ARRAY(SELECT seq FROM job)) AND content.seq = job.seq RETURNING content.seq, label, metadata)
-SELECT {_RECORD}, job.n, job.seq, job.noted FROM job JOIN content USING (seq)"""
+    RETURNING {_JOB}, job.seq, given.n - 1 AS n, job.noted, job.bulky),
+{_BODIES}
+SELECT {_RECORD}, job.n, job.seq, job.noted FROM job {_CONTENT}"""
 
 _SETTLE_TYPES = """, %(numbers)s::int8[], %(states)s::int8[], %(agains)s::int8[], %(delays)s::float8[], %(ttls)s::float8[],
         %(value_ttls)s::float8[], %(values)s::bytea[]"""
@@ -177,17 +179,15 @@ job AS (
     UPDATE mognet.job SET state = fate.state, stops = stops + (job.state = 1)::int, token = NULL, lease_end = NULL,
         lined = (fate.again > 0)::int, attempt = attempt + (fate.again = 1)::int, arrival = coalesce(fate.turn, arrival),
         due = CASE WHEN fate.again IN (1, 2) THEN fate.now + fate.delay ELSE due END,
-        finished = CASE WHEN fate.again = 0 THEN fate.now END,
+        finished = CASE WHEN fate.again = 0 THEN fate.now END, value = CASE WHEN fate.again = 0 THEN fate.value END,
         expires = CASE WHEN fate.again = 0 THEN fate.now + coalesce(job.ttl, fate.ttl) END,
         value_expires = CASE WHEN fate.again = 0 THEN fate.now + coalesce(job.ttl, least(fate.value_ttl, fate.ttl)) END,
         notes_expire = CASE WHEN fate.again > 0 THEN notes_expire END,
         cleanup = CASE WHEN fate.again > 0 THEN cleanup WHEN job.noted THEN fate.now
             ELSE fate.now + coalesce(job.ttl, least(fate.value_ttl, fate.ttl)) END
     FROM fate WHERE job.app = %(app)s AND job.id = ANY(ARRAY(SELECT id FROM held)) AND job.id = fate.id
-    RETURNING {_JOB}, job.seq, fate.n, job.noted AND fate.again = 0 AS noted),
-left_over AS (
-    UPDATE mognet.content SET body = NULL, value = fate.value FROM fate
-    WHERE content.seq = ANY(ARRAY(SELECT seq FROM held)) AND content.seq = fate.seq AND fate.again = 0)
+    RETURNING {_JOB}, job.seq, fate.n, job.noted AND fate.again = 0 AS noted, job.bulky),
+{_BODIES}
 SELECT {_RECORD}, job.n, job.seq, job.noted FROM job {_CONTENT}"""
 
 # --- the records
@@ -198,7 +198,7 @@ CROSS JOIN LATERAL (SELECT * FROM mognet.job WHERE app = %(app)s AND id = given.
 WHERE job.expires IS NULL OR job.expires > {NOW}"""
 
 VALUE = f"""
-SELECT content.value FROM mognet.job JOIN mognet.content USING (seq)
+SELECT value FROM mognet.job
 WHERE app = %(app)s AND id = %(id)s AND state >= 3 AND (expires IS NULL OR expires > {NOW})
     AND (value_expires IS NULL OR value_expires > {NOW})"""
 
@@ -233,8 +233,8 @@ WITH job AS (
     UPDATE mognet.job SET state = %(state)s, finished = {NOW}, stops = stops + (state = 1)::int, lined = 0, token = NULL, lease_end = NULL,
         notes_expire = NULL, noted = false, expires = {NOW} + coalesce(ttl, %(ttl)s::float8),
         value_expires = {NOW} + coalesce(ttl, %(ttl)s::float8), cleanup = {NOW} + coalesce(ttl, %(ttl)s::float8)
-    WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) RETURNING {JOB}, seq),
-left_over AS (UPDATE mognet.content SET body = NULL, value = NULL WHERE seq = ANY(ARRAY(SELECT seq FROM job)))
+    WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) RETURNING {JOB}, seq, bulky),
+{_BODIES}
 SELECT {_RECORD}, job.seq FROM job {_CONTENT}"""
 
 # A tombstone.
@@ -301,7 +301,8 @@ EXPIRED = f"""
 SELECT id, seq, state, noted, coalesce(expires <= {NOW}, false), coalesce(value_expires <= {NOW}, false) FROM mognet.job
 WHERE app = %(app)s AND cleanup <= {NOW} ORDER BY cleanup LIMIT %(limit)s::int8 FOR UPDATE SKIP LOCKED"""
 
+# (Those that had none are not counted.)
 DROP_VALUES = """
-WITH content AS (UPDATE mognet.content SET value = NULL WHERE seq = ANY(%(seqs)s::int8[]) AND value IS NOT NULL RETURNING seq),
-job AS (UPDATE mognet.job SET cleanup = expires WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]))
-SELECT count(*) FROM content"""
+WITH content AS (SELECT count(value) AS number FROM mognet.job WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[])),
+job AS (UPDATE mognet.job SET value = NULL, cleanup = expires WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]))
+SELECT number FROM content"""

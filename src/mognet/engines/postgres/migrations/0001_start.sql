@@ -38,7 +38,9 @@ CREATE TABLE mognet.job (
     name text COLLATE "C",
     node text COLLATE "C",
     was_node text COLLATE "C",
-    token text COLLATE "C"     -- the start and the holder that own the job
+    token text COLLATE "C",    -- the start and the holder that own the job
+    bulky boolean NOT NULL DEFAULT false, -- its body is worth deleting when the job ends; others stay as long as the record
+    value bytea                -- what the job left, once it has ended; the server keeps large ones elsewhere by itself
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
@@ -60,13 +62,12 @@ CREATE INDEX job_parent ON mognet.job (app, parent, created) WHERE parent IS NOT
 
 CREATE INDEX job_root ON mognet.job (app, root, created) WHERE root IS NOT NULL;
 
--- What is large or hardly changes: a job's body until it ends, then its value. Bytes, so that any text is kept as it is.
+-- What is large and hardly changes. Bytes, so that any text is kept as it is.
 CREATE TABLE mognet.content (
     seq bigint PRIMARY KEY,
     label text COLLATE "C",
     metadata bytea NOT NULL,
-    body bytea,
-    value bytea
+    body bytea
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
     autovacuum_analyze_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 0);
 
