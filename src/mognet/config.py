@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, Union, get_args, get_ori
 
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
+from mognet.config_legacy import PLACES, broker_urls, check_places, check_state_backend, drop_beaten, spread, store_url
 from mognet.exceptions import ImproperlyConfigured
 from mognet.redaction import redact_url
 
@@ -58,6 +59,8 @@ Count = Annotated[int, BeforeValidator(_number)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=_LONGEST)]
 Period = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0), le=_LONGEST)]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+Broker = Annotated[str | list[str] | None, BeforeValidator(broker_urls)]
+Store = Annotated[str | None, BeforeValidator(store_url)]
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
@@ -69,9 +72,14 @@ class _Settings(BaseModel):
     # Values may hold passwords, so errors do not repeat them.
     model_config = ConfigDict(extra="forbid", validate_assignment=True, hide_input_in_errors=True)
 
+    @classmethod
+    def _read_old(cls, data: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        return data
+
     @model_validator(mode="before")
     @classmethod
     def _suggest(cls, data: Any) -> Any:
+        data = cls._read_old(data) if isinstance(data, Mapping) else data
         unknown = [str(key) for key in data if key not in cls.model_fields] if isinstance(data, Mapping) else []
         if unknown:
             raise ValueError("; ".join(f"unknown setting {key!r}{_hint(key, cls.model_fields)}" for key in unknown))
@@ -124,6 +132,14 @@ class AppConfig(_Settings):
     url: str | None = Field(
         default=None, min_length=1, description="Engine URL, e.g. `redis://host`. Unset: a SQLite file at the project root."
     )
+    broker: Broker = Field(
+        default=None,
+        description="URL of a broker, e.g. `amqp://host`, or of its nodes; `result_backend` then keeps the jobs. Not with `url`.",
+    )
+    result_backend: Store = Field(
+        default=None, description="Engine URL of the store beside `broker`; without one, the same as `url`. Mognet 2.0's form counts, too."
+    )
+    state_backend: Store = Field(default=None, description="Accepted from Mognet 2.0 if it is the `result_backend`, which keeps the state.")
     node_id: str = Field(default_factory=_node_id, min_length=1, description="Name of this process among the workers; `pid@host` if unset.")
     imports: list[str] = Field(default_factory=list, description="Modules to import before work starts, so that their tasks are known.")
     max_recursion: Count = Field(default=64, ge=1, description="Deepest chain of jobs that start jobs, in levels; a deeper one fails.")
@@ -175,6 +191,7 @@ class AppConfig(_Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.task_queues.ensure_valid()
+        check_state_backend(self.result_backend, self.state_backend)
         most = self.maximum_concurrency
         if most is not None and self.minimum_concurrency > most:
             if "minimum_concurrency" in self.model_fields_set:
@@ -182,9 +199,15 @@ class AppConfig(_Settings):
             self.__dict__["minimum_concurrency"] = most
         return self
 
+    @classmethod
+    def _read_old(cls, data: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        return spread(data)
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, redact_url(value) if name == "url" and isinstance(value, str) else value
+            if name in PLACES and value is not None:
+                value = redact_url(value) if isinstance(value, str) else [redact_url(url) for url in value]  # noqa: PLW2901
+            yield name, value
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Self:
@@ -232,12 +255,14 @@ def resolve(
         loaded = model.from_file(path)
         from_file = {name: getattr(loaded, name) for name in loaded.model_fields_set}
     from_env, variables = _read_environ(model, environ, from_file)
+    drop_beaten([code, from_env, from_file])
     origins = dict.fromkeys(model.model_fields, "default") | dict.fromkeys(from_file, str(path)) | variables | dict.fromkeys(code, "code")
     try:
         # All at once: one by one, values that only fit together would be refused.
         fresh = model.model_validate({**from_file, **from_env, **code})
     except ValidationError as error:
         raise _improper(error, lambda name: origins.get(name, ""), "correct or remove it") from None
+    check_places({name: getattr(fresh, name) for name in PLACES}, origins)
     for name in origins:
         if name not in code or name == "url":
             value = getattr(fresh, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mognet.engine import OpenEngine
 from mognet.exceptions import ImproperlyConfigured
 from mognet.redaction import redact_url
@@ -9,12 +11,19 @@ from mognet.redaction import redact_url
 SCHEMES = ("sqlite", "memory", "redis", "postgresql")
 
 
-def engine_factory(url: str, app: str) -> OpenEngine:
+def engine_factory(url: str, app: str, *, broker: Sequence[str] = ()) -> OpenEngine:
     """What makes engines for an app of this name; all that it makes share line and records.
 
-    Raises :class:`ImproperlyConfigured` for a URL that no engine understands. Connects to nothing yet.
+    With a broker (the URLs of its nodes), the engine of the URL is the store beside it. Raises :class:`ImproperlyConfigured` for a URL
+    that no engine understands. Connects to nothing yet.
     """
+    if broker:
+        return _pair_factory(broker, url, app)
     scheme = url.partition(":")[0].lower()
+    if scheme in ("amqp", "amqps"):
+        raise ImproperlyConfigured(
+            f"{redact_url(url)!r} is a broker, which keeps no jobs: set AppConfig.broker to it, and result_backend to the URL of a store"
+        )
     if scheme == "memory":
         from mognet.engines.memory import MemoryEngine, MemoryStore, shared_store
 
@@ -42,3 +51,14 @@ def engine_factory(url: str, app: str) -> OpenEngine:
         return lambda: RedisEngine(url, app)
     known = ", ".join(f"{each}://" for each in SCHEMES)
     raise ImproperlyConfigured(f"no engine understands the URL {redact_url(url)!r}; it should start with one of {known}")
+
+
+def _pair_factory(broker: Sequence[str], url: str, app: str) -> OpenEngine:
+    from mognet.engines.rabbitmq.settings import read_urls
+
+    settings = read_urls(broker)
+    store = engine_factory(url, app)
+    from mognet.engines.paired import Paired
+    from mognet.engines.rabbitmq.broker import RabbitMQBroker
+
+    return lambda: Paired(RabbitMQBroker(settings, app), store(), exact=settings.exact_order)

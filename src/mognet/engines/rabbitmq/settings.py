@@ -72,7 +72,7 @@ class Settings:
 
 def read_urls(urls: str | Sequence[str]) -> Settings:
     """The settings in a URL, or in those of the nodes of a cluster; options stand in any of them. Raises ImproperlyConfigured."""
-    each = [url.strip() for url in (urls.split(",") if isinstance(urls, str) else urls) if url.strip()]
+    each = [url.strip() for url in ([urls] if isinstance(urls, str) else urls) if url.strip()]
     if not each:
         raise ImproperlyConfigured("the broker needs a URL such as amqp://user:password@host:5672/vhost")
     options: dict[str, str] = {}
