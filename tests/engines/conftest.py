@@ -19,7 +19,7 @@ from mognet.engines.redis.engine import RedisEngine
 from mognet.engines.redis.scripts import Script, script
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.testing.conformance import APP, Harness
-from servers.postgres import query, shared_postgres
+from servers.postgres import empty_postgres, query, set_clock, with_clock
 from servers.redis import empty_redis
 
 
@@ -142,23 +142,29 @@ class RedisHarness(Harness):
 
 
 class PostgresHarness(Harness):
-    """Engines on one server, which is emptied first. Its clock goes as it goes."""
+    """Engines on one server, which is emptied first."""
 
-    unit = 0.25
-    tables = ("job", "content", "note")
+    fake_clock = True
+    unit = 1.0
 
     def __init__(self) -> None:
-        self.url = shared_postgres()
-        if query(self.url, "SELECT to_regclass('mognet.job')") != [(None,)]:
-            query(self.url, f"TRUNCATE {', '.join(f'mognet.{table}' for table in self.tables)}")
+        self.server = empty_postgres()
+        self.url = with_clock(self.server)
+        self.clock = FakeClock()
+        set_clock(self.server, self.clock.time)
 
     def open(self, app: str = APP) -> Engine:
         from mognet.engines.postgres.engine import PostgresEngine
 
         return PostgresEngine.from_url(self.url, app)
 
+    async def advance(self, seconds: float) -> None:
+        self.clock.time += seconds
+        set_clock(self.server, self.clock.time)
+
     async def leftovers(self) -> Mapping[str, int]:
-        return {table: len(query(self.url, f"SELECT 1 FROM mognet.{table}")) for table in self.tables}
+        tables = ("job", "content", "note")
+        return {table: len(query(self.server, f"SELECT 1 FROM mognet.{table}")) for table in tables}
 
 
 HARNESSES: dict[str, Callable[[Path], Harness]] = {

@@ -27,7 +27,7 @@ def _as_postgres() -> list[str]:
     return [find_binary("setpriv"), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
 
-def postgres_server(folder: Path, **options: str) -> tuple[Server, str]:
+def postgres_server(folder: Path, *, auth: str = "scram-sha-256", **options: str) -> tuple[Server, str]:
     """A PostgreSQL that writes to disk before it answers, and its URL. Not started yet; ``folder`` has to be short-lived."""
     initdb, postgres = (find_binary(name, f"/usr/lib/postgresql/*/bin/{name}") for name in ("initdb", "postgres"))
     prefix, port, data = _as_postgres(), free_port(), folder / "data"
@@ -40,7 +40,7 @@ def postgres_server(folder: Path, **options: str) -> tuple[Server, str]:
     password = folder / "password"
     password.write_text(PASSWORD)
     password.chmod(0o644)
-    command = [*prefix, initdb, "-D", str(data), "-U", USER, "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={password}"]
+    command = [*prefix, initdb, "-D", str(data), "-U", USER, "-E", "UTF8", "--locale=C", f"--auth={auth}", f"--pwfile={password}"]
     subprocess.run(command, check=True, capture_output=True, cwd=folder)
     settings = {"port": str(port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "300"}
     settings |= {"fsync": "on", "shared_buffers": "64MB", "autovacuum_naptime": "5s", "log_min_messages": "fatal", **options}
@@ -66,10 +66,37 @@ def shared_postgres() -> str:
         return url
     folder = Path(tempfile.mkdtemp(prefix="mognet-postgres-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    server, url = postgres_server(folder, fsync="off", synchronous_commit="off", full_page_writes="off")
+    server, url = postgres_server(folder, auth="trust", fsync="off", synchronous_commit="off", full_page_writes="off")
     server.start()
     atexit.register(server.kill)
     return url
+
+
+def empty_postgres() -> str:
+    """The same, without any job."""
+    url = shared_postgres()
+    if query(url, "SELECT to_regclass('mognet.job')") != [(None,)]:
+        query(url, "TRUNCATE mognet.job, mognet.content, mognet.note")
+    return url
+
+
+_CLOCK = """
+CREATE SCHEMA IF NOT EXISTS clock;
+CREATE TABLE IF NOT EXISTS clock.clock (at timestamptz NOT NULL);
+CREATE OR REPLACE FUNCTION clock.statement_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT at FROM clock.clock';
+DELETE FROM clock.clock
+"""
+
+
+def with_clock(url: str) -> str:
+    """The URL of sessions for which the time is what :func:`set_clock` says."""
+    query(url, _CLOCK)
+    return f"{url}?options=-csearch_path%3Dclock%2Cpg_catalog"
+
+
+def set_clock(url: str, seconds: float) -> None:
+    """Move that clock."""
+    query(url, "WITH gone AS (DELETE FROM clock.clock) INSERT INTO clock.clock VALUES (to_timestamp(%s))", seconds)
 
 
 def query(url: str, statement: str, *values: object) -> list[tuple[object, ...]]:
@@ -77,5 +104,5 @@ def query(url: str, statement: str, *values: object) -> list[tuple[object, ...]]
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(statement.encode(), values)
+        cursor = connection.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []

@@ -13,12 +13,14 @@ import pytest
 
 from mognet import App, AppConfig, Result
 from mognet.registry import global_registry
+from servers.postgres import empty_postgres
 from servers.redis import empty_redis
 
 ENGINES: dict[str, Callable[[Path], str]] = {
     "memory": lambda _: f"memory://{uuid4().hex}",
     "sqlite": lambda folder: f"sqlite:///{folder}/jobs.db",
     "redis": lambda _: empty_redis(),
+    "postgres": lambda _: empty_postgres(),
 }
 
 
