@@ -18,7 +18,7 @@ import pytest
 
 from mognet.engine import DONE
 from mognet.engines.sql import connection as files
-from mognet.engines.sql import search, writer
+from mognet.engines.sql import desks, search, writer
 from mognet.engines.sql.connection import parse_url
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, InvalidMetadata, NotConnected
@@ -39,15 +39,16 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("url", "path", "synchronous"),
+    ("url", "path", "synchronous", "inline"),
     [
-        ("sqlite:///jobs.db", "jobs.db", "full"),
-        ("sqlite:///.mognet/a%20b.db", ".mognet/a b.db", "full"),
-        ("sqlite:////srv/jobs.db?synchronous=normal", "/srv/jobs.db", "normal"),
+        ("sqlite:///jobs.db", "jobs.db", "full", True),
+        ("sqlite:///.mognet/a%20b.db", ".mognet/a b.db", "full", True),
+        ("sqlite:////srv/jobs.db?synchronous=normal", "/srv/jobs.db", "normal", True),
+        ("sqlite:///jobs.db?inline=0&synchronous=full", "jobs.db", "full", False),
     ],
 )
-def test_urls(url: str, path: str, synchronous: str) -> None:
-    assert parse_url(url) == (Path(path), synchronous)
+def test_urls(url: str, path: str, synchronous: str, inline: bool) -> None:
+    assert parse_url(url) == (Path(path), synchronous, inline)
     assert SQLiteEngine.from_url(url, "app").path == Path(path)
 
 
@@ -60,6 +61,7 @@ def test_urls(url: str, path: str, synchronous: str) -> None:
         ("sqlite://jobs.db", "sqlite:///jobs.db"),
         ("sqlite:///jobs.db?journal=off", "'journal'"),
         ("sqlite:///jobs.db?synchronous=off", "'off'"),
+        ("sqlite:///jobs.db?inline=maybe", "'maybe'"),
         ("redis:///jobs.db", "not a sqlite"),
     ],
 )
@@ -239,7 +241,7 @@ async def test_not_across_a_fork(path: Path) -> None:
 
 async def test_a_file_that_is_removed_is_made_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written to a file that nobody can see."""
-    monkeypatch.setattr(writer, "LOOK_AT_FILE", 0.0)
+    monkeypatch.setattr(desks, "LOOK_AT_FILE", 0.0)
     async with SQLiteEngine(path, "app") as engine:
         await engine.submit([make_job()])
         assert await engine.count(Query()) == {"PENDING": 1}
@@ -255,7 +257,7 @@ async def test_a_file_that_is_removed_is_made_anew(path: Path, monkeypatch: pyte
 
 
 async def test_a_file_that_cannot_be_opened_for_a_while(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "LOOK_AT_FILE", 0.0)
+    monkeypatch.setattr(desks, "LOOK_AT_FILE", 0.0)
     async with SQLiteEngine(path, "app") as engine:
         await engine.submit([make_job()])
         for file in path.parent.glob("jobs.db*"):

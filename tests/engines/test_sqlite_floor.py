@@ -1,4 +1,7 @@
-"""Where sockets cannot be used, those who wait for work still get it: by looking whether the file has changed."""
+"""Where sockets cannot be used, those who wait for work still get it: by looking whether the file has changed.
+
+And where the event loop writes nothing itself, the laws that its thread could break hold all the same.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from mognet.testing.conformance.signals import Waiting
 
 
 class FloorHarness(Harness):
-    """Engines without sockets, on a real clock."""
+    """Engines without sockets, on a real clock, that write in their threads only."""
 
     unit = 0.2
 
@@ -24,7 +27,7 @@ class FloorHarness(Harness):
         self.path = path
 
     def open(self, app: str = APP) -> Engine:
-        return SQLiteEngine(self.path, app, doorbells=False)
+        return SQLiteEngine(self.path, app, doorbells=False, inline=False)
 
     async def leftovers(self) -> Mapping[str, int]:
         return {"folders": sum(path.is_dir() for path in self.path.parent.iterdir())}

@@ -66,11 +66,12 @@ class Location(NamedTuple):
     """What a ``sqlite://`` URL says."""
 
     path: Path
-    synchronous: Synchronous
+    synchronous: Synchronous = "full"
+    inline: bool = True
 
 
 def parse_url(url: str) -> Location:
-    """Read ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with ``?synchronous=full|normal``."""
+    """Read ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with ``?synchronous=full|normal&inline=1|0``."""
     parts = urlsplit(url)
     path = unquote(parts.path)[1:]
     if parts.scheme != "sqlite":
@@ -81,12 +82,17 @@ def parse_url(url: str) -> Location:
         )
     if not path or path == ":memory:":
         raise ImproperlyConfigured(f"{url!r} names no file: use memory:// for an engine without one")
-    synchronous: Synchronous = "full"
+    location = Location(Path(path))
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        if key != "synchronous":
-            raise ImproperlyConfigured(f"{url!r}: unknown option {key!r}; sqlite:// knows synchronous=full|normal")
-        synchronous = check_synchronous(value, url)
-    return Location(Path(path), synchronous)
+        if key == "synchronous":
+            location = location._replace(synchronous=check_synchronous(value, url))
+        elif key == "inline" and value in ("0", "1"):
+            location = location._replace(inline=value == "1")
+        elif key == "inline":
+            raise ImproperlyConfigured(f"{url!r}: inline is 1 or 0, not {value!r}")
+        else:
+            raise ImproperlyConfigured(f"{url!r}: unknown option {key!r}; sqlite:// knows synchronous=full|normal and inline=1|0")
+    return location
 
 
 def check_synchronous(value: str, where: object) -> Synchronous:

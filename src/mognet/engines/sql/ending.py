@@ -37,7 +37,8 @@ def settle(session: Session, fates: Sequence[tuple[int, Outcome]], large_bodies:
     for (state, ttl, value_ttl), values in alike.items():
         _end_with(session, values, (session.app, NUMBERS[state], session.now, ttl, value_ttl))
     large = [(value_key(seq), outcome.value) for seq, outcome in fates if outcome.value is not None and len(outcome.value) > INLINE]
-    session.blocks(sql.put_contents, large)
+    if large:
+        session.blocks(sql.put_contents, large)
     if large_bodies:
         done = {seq for seq, outcome in fates if outcome.state is ResultState.SUCCESS}
         session.run(sql.DROP_CONTENTS, dump([body_key(seq) for seq in large_bodies if seq in done]))

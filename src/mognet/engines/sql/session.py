@@ -87,10 +87,11 @@ class Session:
         (text,) = self.connection.execute(statement, parameters).fetchone()
         return json.loads(text)
 
-    def blocks(self, statement: Callable[[int], str], rows: Sequence[Row], *, before: Row = ()) -> None:
+    def blocks(self, statement: Callable[[int], str], rows: Sequence[Row], *, before: Row = ()) -> int:
         """Execute a statement with VALUES for many rows, a block at a time; ``before`` come the parameters that all blocks share."""
-        for size, block in in_blocks(rows):
-            self.connection.execute(statement(size), before + block)
+        if len(rows) == 1:
+            return self.connection.execute(statement(1), before + rows[0]).rowcount
+        return sum(self.connection.execute(statement(size), before + block).rowcount for size, block in in_blocks(rows))
 
     def last(self) -> Last:
         """The highest number given to a job or a turn so far, and when the last job was created."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -43,6 +44,7 @@ class Signals:
         self._exchange = Exchange()
         self._doorbell = Doorbell(folder, app)
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._subscribed: Counter[str] = Counter()
         self._waiters: set[Waiter] = set()
         self._rings = 0
@@ -92,11 +94,14 @@ class Signals:
 
     def ring(self, queues: Collection[str]) -> None:
         """Wake those who wait for work in these queues; from any thread."""
-        if self._waiters:
+        if self._waiters and threading.get_ident() == self._thread:
+            self._wake(frozenset(queues))
+        elif self._waiters:
             with suppress(RuntimeError):  # the loop was closed before the engine
                 self._loop.call_soon_threadsafe(self._wake, frozenset(queues))
-        body = json.dumps(list(queues)).encode()
-        self._doorbell.send(LINE, [body if len(body) < LARGEST else b"[]"], keep=False)
+        if self._doorbell.heard(LINE):
+            body = json.dumps(list(queues)).encode()
+            self._doorbell.send(LINE, [body if len(body) < LARGEST else b"[]"], keep=False)
 
     def _wake(self, queues: frozenset[str]) -> None:
         for waiter in self._waiters:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Self, TypeVar
@@ -16,10 +16,11 @@ from mognet.engine import GroupBy
 from mognet.engines.sql import line, records, search, submitting, upkeep
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.connection import Synchronous, check_synchronous, explained, open_again, open_file, parse_url, patiently
+from mognet.engines.sql.desks import Reader
 from mognet.engines.sql.doorbell import folder_beside
 from mognet.engines.sql.session import Finish, Operation, Session
 from mognet.engines.sql.signals import Signals, Waiter
-from mognet.engines.sql.writer import Reader, Writer
+from mognet.engines.sql.writer import Writer
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, NotConnected
 from mognet.outcomes import Change, Outcome
 from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
@@ -48,13 +49,16 @@ class SQLiteEngine:
         synchronous: Synchronous = "full",
         clock: Callable[[], float] = time.time,
         doorbells: bool = True,
+        inline: bool = True,
     ) -> None:
+        """``inline``: a small transaction is done on the event loop's thread, when the disk is quick and nothing else is being written."""
         self.path = Path(path)
         self._real = self.path
         self.app = app
         self._synchronous: Synchronous = check_synchronous(synchronous, self.path)
         self._clock = clock
         self._doorbells = doorbells
+        self._inline = inline
         self._pid = os.getpid()
         self._writer: Writer | None = None
         self._reader: Reader | None = None
@@ -64,9 +68,9 @@ class SQLiteEngine:
 
     @classmethod
     def from_url(cls, url: str, app: str = "app", *, clock: Callable[[], float] = time.time) -> Self:
-        """An engine for ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with ``?synchronous=full|normal``."""
+        """An engine for ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with ``?synchronous=full|normal&inline=1|0``."""
         location = parse_url(url)
-        return cls(location.path, app, synchronous=location.synchronous, clock=clock)
+        return cls(location.path, app, synchronous=location.synchronous, clock=clock, inline=location.inline)
 
     # opening and closing
 
@@ -76,7 +80,8 @@ class SQLiteEngine:
         self._pid = os.getpid()
         self._real = self.path.resolve()
         self._signals = Signals(folder_beside(self._real) if self._doorbells else None, self.app)
-        writer = Writer(f"mognet writer {self.path.name}", self._open_writer, self._real, lambda: open_again(self._real, self._synchronous))
+        name, again = f"mognet writer {self.path.name}", lambda: open_again(self._real, self._synchronous)
+        writer = Writer(name, self._open_writer, self._real, again, inline=self._inline)
         try:
             await writer.opened()
         except BaseException:
@@ -127,11 +132,11 @@ class SQLiteEngine:
                 f"the engine on {self.path} was opened before this process was forked: open a new one here, or start processes by 'spawn'"
             )
 
-    def _write(self, operation: Operation[T], wanted: Callable[[], bool] = lambda: True) -> asyncio.Future[T]:
+    def _write(self, operation: Operation[T], wanted: Callable[[], bool] = lambda: True, *, rows: int | None = None) -> asyncio.Future[T]:
         self._check_process()
         if self._writer is None:
             raise NotConnected(f"the engine on {self.path} is not open: use `async with`")
-        return self._writer.put(operation, wanted)
+        return self._writer.put(operation, wanted, rows=rows)
 
     async def _read(self, operation: Operation[T]) -> T:
         self._check_process()
@@ -150,7 +155,7 @@ class SQLiteEngine:
     # the line
 
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
-        return await self._write(submitting.submit(jobs, enqueue))
+        return await self._write(submitting.submit(jobs, enqueue), rows=_weight(jobs, (len(job.body) + len(job.metadata) for job in jobs)))
 
     async def claim(
         self,
@@ -165,21 +170,21 @@ class SQLiteEngine:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         operation = line.claim(node, queues, limit, lease, ids)
-        claimed = await self._claim(operation)
+        claimed = await self._claim(operation, limit)
         if claimed.claims or wait <= 0:
             return claimed.claims
         with self._ears.waiting(queues) as waiter:
             while True:
                 waiter.rung.clear()
-                claimed = await self._claim(operation)
+                claimed = await self._claim(operation, limit)
                 left = deadline - loop.time()
                 if claimed.claims or left <= 0:
                     return claimed.claims
                 await self._wait(waiter, min(left, max(claimed.next_due - self._clock(), 0.0005)))
 
-    async def _claim(self, operation: Operation[line.Claimed]) -> line.Claimed:
+    async def _claim(self, operation: Operation[line.Claimed], limit: int) -> line.Claimed:
         wanted = True
-        future = self._write(operation, lambda: wanted)
+        future = self._write(operation, lambda: wanted, rows=limit)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -221,10 +226,10 @@ class SQLiteEngine:
                 return
 
     async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
-        return await self._write(line.extend(list(tokens), lease))
+        return await self._write(line.extend(list(tokens), lease), rows=len(tokens))
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
-        return await self._write(line.settle(outcomes))
+        return await self._write(line.settle(outcomes), rows=_weight(outcomes, (len(outcome.value or b"") for outcome in outcomes)))
 
     # the records
 
@@ -235,7 +240,7 @@ class SQLiteEngine:
         return await self._read(records.value(id))
 
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
-        return await self._write(records.update(id, change, unless))
+        return await self._write(records.update(id, change, unless), rows=None if change.descendants else 1)
 
     async def delete(self, ids: Collection[UUID]) -> int:
         return await self._write(records.delete(ids))
@@ -267,7 +272,7 @@ class SQLiteEngine:
         return await self._read(records.load(token))
 
     async def save(self, token: Token, changes: Mapping[str, bytes | None], *, ttl: float | None = None) -> dict[str, bytes] | None:
-        return await self._write(records.save(token, changes, ttl))
+        return await self._write(records.save(token, changes, ttl), rows=_weight(changes, (len(data or b"") for data in changes.values())))
 
     # signals
 
@@ -285,6 +290,11 @@ class SQLiteEngine:
             self._tidied = time.monotonic()
             self._ears.tidy()
         return Swept(recovered=done.recovered, carried=done.carried, expired=done.expired, more=done.more)
+
+
+def _weight(things: Sized, sizes: Iterable[int]) -> int:
+    """What these are as a number of rows, for one of which a kilobyte counts, too."""
+    return len(things) + sum(sizes) // 1024
 
 
 def _number_of(connection: sqlite3.Connection, app: str) -> int:

@@ -144,8 +144,8 @@ RECORDS = f"SELECT seq, {RECORD} FROM job WHERE +app = ?1 AND seq IN (SELECT val
 
 @cache
 def add_jobs(jobs: int) -> str:
-    """New jobs."""
-    return f"INSERT INTO job ({ADDED}) {_values(jobs, 16)}"
+    """New jobs, but those whose id is known."""
+    return f"INSERT INTO job ({ADDED}) {_values(jobs, 16)} ON CONFLICT (app, id) DO NOTHING"
 
 
 @cache
@@ -203,6 +203,7 @@ SELECT json_group_array(seq) FROM tree WHERE state < 3"""
 
 # Rows of these ids: [row, whether it can still be seen].
 ROWS = f"{_IDS} SELECT json_group_array(json_array(job.seq, job.expires IS NULL OR job.expires > ?4)) FROM {_BY_ID}"
+DROP_RANGE = "DELETE FROM job WHERE seq BETWEEN ?1 AND ?2"
 DROP_JOBS = "DELETE FROM job WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"
 
 # --- upkeep

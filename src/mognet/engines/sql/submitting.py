@@ -22,6 +22,10 @@ def submit(jobs: Sequence[Job], enqueue: bool) -> Operation[list[bool]]:
     def work(session: Session) -> Finish[list[bool]]:
         batch = _Batch(session, jobs, enqueue)
         added = [batch.add(job) for job in jobs]
+        if not batch.insert():
+            batch = _Batch(session, jobs, enqueue, hopeful=False)
+            added = [batch.add(job) for job in jobs]
+            batch.insert()
         revoked = batch.write()
 
         def finish() -> list[bool]:
@@ -37,11 +41,18 @@ def submit(jobs: Sequence[Job], enqueue: bool) -> Operation[list[bool]]:
 
 
 class _Batch:
-    """The rows of one submit, as they come to be; each job sees those before it."""
+    """The rows of one submit, as they come to be; each job sees those before it.
 
-    def __init__(self, session: Session, jobs: Sequence[Job], enqueue: bool) -> None:
+    ``hopeful``: as if no id were known. If one is, the insert says so, and all begins anew with a look.
+    """
+
+    def __init__(self, session: Session, jobs: Sequence[Job], enqueue: bool, *, hopeful: bool = True) -> None:
         self.session, self.enqueue = session, enqueue
-        self.known, self.stale = self._find_known(jobs)
+        self.known: set[UUID] = set()
+        if not hopeful:
+            self.known, stale = self._find_known(jobs)
+            if stale:
+                remove(session, stale)
         self.parents = self._find_parents(jobs)
         self.seq, created = session.last()
         self.created = max(created, session.now)
@@ -107,13 +118,19 @@ class _Batch:
             self.revoked[job.ttl].append(self.seq)
         return not revoked
 
-    def write(self) -> Callable[[], list[Record]] | None:
-        """Write what was added; answer what fetches the jobs that were born REVOKED."""
+    def insert(self) -> bool:
+        """Write the rows. False: an id was known after all, and nothing is written."""
         session = self.session
-        if self.stale:
-            remove(session, self.stale)
-        session.blocks(sql.add_jobs, self.rows)
-        session.blocks(sql.put_contents, self.contents)
+        if session.blocks(sql.add_jobs, self.rows) == len(self.rows):
+            return True
+        session.run(sql.DROP_RANGE, self.rows[0][0], self.rows[-1][0])
+        return False
+
+    def write(self) -> Callable[[], list[Record]] | None:
+        """Write all else; answer what fetches the jobs that were born REVOKED."""
+        session = self.session
+        if self.contents:
+            session.blocks(sql.put_contents, self.contents)
         if not self.revoked:
             return None
         for ttl, seqs in self.revoked.items():

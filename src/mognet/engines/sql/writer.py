@@ -1,28 +1,32 @@
-"""The threads that hold the connections: one writes, in transactions shared by all who wait; one reads."""
+"""The one who writes, in transactions shared by all who wait.
+
+While nothing else is to be written, a small transaction is done by the event loop's own thread, if the disk is quick: waking
+another thread, and being woken by it, would take longer than the transaction does.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from mognet.engines.sql.connection import WAL_KEPT, explain, patiently
+from mognet.engines.sql.connection import WAL_KEPT, is_locked, patiently
+from mognet.engines.sql.desks import Answer, Desk, Task, tell
+from mognet.engines.sql.pace import Pace
 from mognet.engines.sql.session import Finish, Operation, Session
 from mognet.exceptions import ConnectionError
 
 T = TypeVar("T")
 
-MOST_TOGETHER = 500
-"""Operations in one transaction; more would keep other processes waiting for it."""
+MOST_INLINE = 128
+"""Rows that the event loop's thread writes in one transaction: about a millisecond's work."""
 
-LOG_PAGES = 2_000
+LOG_PAGES = 1_000
 """Pages in the write-ahead log from which on it is copied into the file."""
 
 LONG_LOG = 2 * WAL_KEPT
@@ -31,194 +35,108 @@ LONG_LOG = 2 * WAL_KEPT
 LOOK_AT_LOG = 1.0
 """Seconds between looks at its size."""
 
-LOOK_AT_FILE = 1.0
-"""Seconds between looks whether the file is still the one that was opened."""
-
-Answer = tuple[Any, BaseException | None]
-
-
-class Task(NamedTuple):
-    """An operation that somebody waits for."""
-
-    operation: Operation[Any]
-    future: asyncio.Future[Any]
-    wanted: Callable[[], bool]
-
-
-class Desk:
-    """A thread that does what is put into its inbox. Made, and used, in one event loop."""
-
-    def __init__(self, name: str, open_session: Callable[[], Session], path: Path) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._open_session, self._path = open_session, path
-        self._inbox: SimpleQueue[Task | None] = SimpleQueue()
-        self._session: Session
-        self._file: tuple[int, int] | None = None
-        self._looked = 0.0
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._closed: asyncio.Future[None] = self._loop.create_future()
-
-        self._opened.add_done_callback(_retrieve)
-        self._thread.start()
-
-    async def opened(self) -> None:
-        """Wait until the connection is open, or raise what is in the way."""
-        await asyncio.shield(self._opened)
-
-    def put(self, operation: Operation[T], wanted: Callable[[], bool] = lambda: True) -> asyncio.Future[T]:
-        """Have an operation done; the future tells its result. Skipped if it is no longer wanted when its turn comes."""
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._inbox.put(Task(operation, future, wanted))
-        return future
-
-    async def close(self) -> None:
-        """Finish what is in the inbox, close the connection and end the thread."""
-        self.dismiss()
-        await asyncio.shield(self._closed)
-        self._thread.join()
-
-    def dismiss(self) -> None:
-        """Have all that done without waiting for it."""
-        self._inbox.put(None)
-
-    # in the thread
-
-    def _run(self) -> None:
-        try:
-            self._session = self._open()
-        except BaseException as error:
-            self._tell(self._opened, None, error)
-            self._tell(self._closed, None, None)
-            return
-        self._tell(self._opened, None, None)
-        try:
-            self._serve()
-        finally:
-            self._leave()
-            self._tell(self._closed, None, None)
-
-    def _open(self) -> Session:
-        session = self._open_session()
-        self._file, self._looked = _identity(self._path), time.monotonic()
-        return session
-
-    def _serve(self) -> None:
-        while True:
-            tasks, last = self._drain()
-            if tasks:
-                try:
-                    self._look_at_file()
-                    answers = self._do(self._session, tasks)
-                except Exception as error:
-                    answers = [(None, self._explained(error))] * len(tasks)
-                self._answer(tasks, answers)
-                self._after(self._session)
-            if last:
-                return
-
-    def _look_at_file(self) -> None:
-        """Go over to the file that is there, if ours was removed or replaced: what is written to that would be lost."""
-        if time.monotonic() - self._looked < LOOK_AT_FILE:
-            return
-        self._looked = time.monotonic()
-        if _identity(self._path) != self._file:
-            self._leave()
-            self._file, self._looked = (-1, -1), 0.0  # if the other cannot be opened, try again each time
-            self._session = self._open()
-
-    def _drain(self) -> tuple[list[Task], bool]:
-        first = self._inbox.get()
-        if first is None:
-            return [], True
-        tasks = [first]
-        with suppress(Empty):
-            while len(tasks) < MOST_TOGETHER:
-                task = self._inbox.get_nowait()
-                if task is None:
-                    return tasks, True
-                tasks.append(task)
-        return tasks, False
-
-    def _do(self, session: Session, tasks: Sequence[Task]) -> list[Answer]:
-        raise NotImplementedError
-
-    def _after(self, session: Session) -> None:
-        """What is done when everybody has been answered."""
-
-    def _leave(self) -> None:
-        self._session.connection.close()
-
-    def _answer(self, tasks: Sequence[Task], answers: Sequence[Answer]) -> None:
-        def deliver() -> None:
-            for task, (result, error) in zip(tasks, answers, strict=True):
-                _set(task.future, result, error)
-
-        with suppress(RuntimeError):  # the loop was closed before the engine
-            self._loop.call_soon_threadsafe(deliver)
-
-    def _tell(self, future: asyncio.Future[None], result: None, error: BaseException | None) -> None:
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_set, future, result, error)
-
-    def _explained(self, error: Exception) -> Exception:
-        return explain(error, self._path)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _retrieve(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()
-
-
-def _set(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
-
-
-class Reader(Desk):
-    """Does operations one by one, without locking anybody out."""
-
-    def _do(self, session: Session, tasks: Sequence[Task]) -> list[Answer]:
-        return [self._read(session, task) for task in tasks]
-
-    def _read(self, session: Session, task: Task) -> Answer:
-        if task.future.done():
-            return None, None
-        try:
-            session.now = session.clock()
-            return patiently(lambda: task.operation(session))(), None
-        except Exception as error:
-            return None, self._explained(error)
-
 
 class Writer(Desk):
     """Does all waiting operations in one transaction, so that they share its commit."""
 
-    def __init__(self, name: str, open_session: Callable[[], Session], path: Path, open_other: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(
+        self,
+        name: str,
+        open_session: Callable[[], Session],
+        path: Path,
+        open_other: Callable[[], sqlite3.Connection],
+        *,
+        inline: bool = True,
+    ) -> None:
         super().__init__(name, open_session, path)
         self._open_other = open_other
+        self._pace = Pace(inline=inline)
+        self._in_turn = False
+        self._gathered: list[Task] = []
+        self._rows = 0
         self._other: sqlite3.Connection | None = None
         self._changes = 0
-        self._pages_per_change = 1.0
+        self._pages_per_change = 3.0
         self._patient_until = 0.0
+        self._commit: float | None = None
+        """Seconds that the last commit took, if it wrote anything."""
+
+    # in the event loop
+
+    def put(self, operation: Operation[T], wanted: Callable[[], bool] = lambda: True, *, rows: int | None = None) -> asyncio.Future[T]:
+        """Have an operation done, which writes about so many rows (None: that cannot be said); the future may be done already.
+
+        In each turn of the loop one operation is done here at once. Others of the same turn are gathered until its end, to
+        share a transaction.
+        """
+        if rows is None or rows > MOST_INLINE or not self._pace.is_quick():
+            return super().put(operation, wanted)
+        future: asyncio.Future[T] = self._loop.create_future()
+        task = Task(operation, future, wanted)
+        if self._in_turn:
+            self._gathered.append(task)
+            self._rows += rows
+        else:
+            self._in_turn = True
+            self._loop.call_soon(self._end_turn)
+            if not self._do_here([task]):
+                self._inbox.put(task)
+        return future
+
+    def dismiss(self) -> None:
+        """Have all that was asked for done without waiting for it."""
+        self._hand_over()
+        super().dismiss()
+
+    def _end_turn(self) -> None:
+        self._in_turn = False
+        if self._gathered and self._rows <= MOST_INLINE and self._do_here(self._gathered):
+            self._gathered = []
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        tasks, self._gathered, self._rows = self._gathered, [], 0
+        for task in tasks:
+            self._inbox.put(task)
+
+    def _do_here(self, tasks: Sequence[Task]) -> bool:
+        """Do these now. False: nothing was done, since somebody else is at it, or there is more to do than this."""
+        if not self._inbox.empty() or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._has_to_look():
+                return False
+            begin = time.perf_counter()
+            wanted = [task for task in tasks if task.wanted()]
+            try:
+                finishes = self._transact(self._session, [task.operation for task in wanted], patient=False)
+            except Exception as error:
+                if len(wanted) > 1 or (isinstance(error, sqlite3.Error) and is_locked(error)):
+                    return False
+                answers: list[Answer] = [(None, self._explained(error))]
+            else:
+                answers = [_finished(finish) for finish in finishes]
+            if self._commit is not None:
+                self._pace.seen_inline(self._commit, time.perf_counter() - begin)
+            if self._log_is_full():
+                self._inbox.put(Task(_nothing, self._loop.create_future(), lambda: True))
+        finally:
+            self._lock.release()
+        for task, (result, fault) in zip(wanted, answers, strict=True):
+            tell(task.future, result, fault)
+        for task in tasks:
+            tell(task.future, None, None)  # those that are not wanted any more
+        return True
+
+    # in the thread
 
     def _do(self, session: Session, tasks: Sequence[Task]) -> list[Answer]:
         answers: list[Answer] = [(None, None)] * len(tasks)
         numbers = [number for number, task in enumerate(tasks) if task.wanted()]
         try:
             finishes = self._transact(session, [tasks[number].operation for number in numbers])
+            if self._commit is not None:
+                self._pace.seen_in_thread(self._commit)
         except Exception as error:
             if len(numbers) == 1:
                 answers[numbers[0]] = None, self._explained(error)
@@ -230,30 +148,42 @@ class Writer(Desk):
                 answers[number] = _finished(finish)
         return answers
 
-    def _transact(self, session: Session, operations: Sequence[Operation[Any]]) -> list[Finish[Any]]:
+    def _transact(self, session: Session, operations: Sequence[Operation[Any]], *, patient: bool = True) -> list[Finish[Any]]:
+        """One transaction; without patience, it fails at once if somebody else's is under way."""
+        self._commit = None
         if not operations:
             return []
         connection = session.connection
         before = connection.total_changes
-        _begin(connection)
+        if patient:
+            _begin(connection)
+        else:
+            connection.execute("BEGIN IMMEDIATE")
         try:
             session.now = session.clock()
             finishes = [operation(session) for operation in operations]
+            ready = time.perf_counter()
             connection.execute("COMMIT")
+            done = time.perf_counter()
         except BaseException:
             session.give_up()
             # After a full disk or an I/O error SQLite may have rolled back by itself.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        self._changes += connection.total_changes - before
+        changes = connection.total_changes - before
+        self._changes += changes
+        self._commit = done - ready if changes else None
         session.opened.clear()
         return finishes
 
     def _after(self, session: Session) -> None:
-        if self._changes * self._pages_per_change >= LOG_PAGES or self._log_is_long():
+        if self._log_is_full() or self._log_is_long():
             with suppress(sqlite3.Error, ConnectionError):  # the next one will do
                 self._checkpoint(session)
+
+    def _log_is_full(self) -> bool:
+        return self._changes * self._pages_per_change >= LOG_PAGES
 
     def _log_is_long(self) -> bool:
         """Whether many others, who each wrote too little to see to it, have made the log longer than it should be."""
@@ -292,6 +222,10 @@ class Writer(Desk):
 
 def _begin(connection: sqlite3.Connection) -> None:
     patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+
+
+def _nothing(session: Session) -> Finish[None]:
+    return lambda: None
 
 
 def _finished(finish: Finish[Any]) -> Answer:

@@ -1,0 +1,51 @@
+"""Whether the file is quick enough to be written by the event loop's own thread."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+QUICK = 0.001
+"""Seconds that a commit takes where the disk is quick."""
+
+SLOW = 0.004
+"""Seconds of the event loop's time that are too many."""
+
+REST = 10
+"""How many times as long as a slow transaction the writer's thread does the writing after it."""
+
+LONG_REST = 1.0
+"""Seconds for which it does so after several slow commits in a row."""
+
+_WEIGHT = 0.2
+"""Of the newest commit in the estimate."""
+
+
+class Pace:
+    """Watches commits. A thread's own can be quicker than they look (it waits for its turn), not slower: a quick one is proof."""
+
+    def __init__(self, *, inline: bool) -> None:
+        self.inline = inline
+        self._proved = False
+        self._rest_until = 0.0
+        self._estimate = 0.0
+
+    def is_quick(self) -> bool:
+        """Whether the next transaction may be tried on the event loop's thread."""
+        return self._proved and monotonic() >= self._rest_until
+
+    def seen_in_thread(self, commit: float) -> None:
+        """A commit of the writer's thread took so many seconds."""
+        if self.inline and commit < QUICK:
+            self._proved = True
+
+    def seen_inline(self, commit: float, whole: float) -> None:
+        """A commit on the event loop's thread took so many seconds, and with all before it so many."""
+        self._estimate += (min(commit, 2 * QUICK) - self._estimate) * _WEIGHT
+        if self._estimate > QUICK:
+            self._rest(LONG_REST)
+        elif whole > SLOW:
+            self._rest(REST * whole)
+
+    def _rest(self, seconds: float) -> None:
+        self._proved, self._estimate = False, 0.0
+        self._rest_until = monotonic() + seconds
