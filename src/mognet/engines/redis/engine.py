@@ -90,10 +90,14 @@ class RedisEngine:
         session = self._session
         if session is None:
             return
-        while self._owned:
-            await asyncio.wait(self._owned)
-        self._session = None
-        await session.close()
+        session.closing = True
+        try:
+            while self._owned:
+                await asyncio.wait(self._owned)
+        finally:
+            self._session = None
+            self._waiters.ring_all()
+            await session.close()
 
     @property
     def _open(self) -> Session:

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from mognet.backoff import Backoff
 from mognet.engines.redis.address import Address
 from mognet.engines.redis.keys import Prefix
 from mognet.engines.redis.scripts import Arg, Script
-from mognet.engines.redis.wire import Commands, Ear, says
+from mognet.engines.redis.wire import Commands, Ear, hang_up, says
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError, NotConnected
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class Session:
         self._up = asyncio.Event()
         self._error: MognetError = NotConnected("the Redis engine is not open: use `async with`")
         self._keeper: asyncio.Task[None] | None = None
+        self.closing = False
+        """Whether nobody should wait for a connection any more."""
 
     # opening and closing
 
@@ -68,7 +71,7 @@ class Session:
         await self._hang_up()
 
     async def _connect(self) -> Commands:
-        command, ear = await _both(self.address.connect(self._start), self.address.connect(self._start))
+        command, ear = await _two(self.address, self._start)
         self._commands = Commands(command, self.address.timeout)
         self._ear = Ear(ear, self.address.timeout, self._hear)
         await asyncio.gather(*[self._ear.subscribe(channel) for channel in self._channels], self._commands.ask("PING"))
@@ -177,7 +180,7 @@ class Session:
     async def _connected(self) -> Commands:
         """The connection, after a short wait if it is just being rebuilt: nothing of ours is lost by waiting before we send."""
         if not self._up.is_set():
-            if self._keeper is None or self._keeper.done():
+            if self.closing or self._keeper is None or self._keeper.done():
                 raise self._error
             try:
                 async with asyncio.timeout(self.address.timeout):
@@ -189,16 +192,18 @@ class Session:
         return self._commands
 
 
-async def _both(one: Any, two: Any) -> tuple[Any, Any]:
+async def _two(address: Address, key: bytes) -> list[AbstractConnection]:
     """Two connections, or none."""
-    found = await asyncio.gather(one, two, return_exceptions=True)
-    for error in found:
-        if isinstance(error, BaseException):
-            for other in found:
-                if not isinstance(other, BaseException):
-                    await other.disconnect(nowait=True)
-            raise error
-    return found[0], found[1]
+    tasks = [asyncio.create_task(address.connect(key)) for _ in range(2)]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        for found in await asyncio.gather(*tasks, return_exceptions=True):
+            if not isinstance(found, BaseException):
+                await hang_up(found)
+        raise
 
 
 _MEANINGS = {
