@@ -116,6 +116,7 @@ class Client:
             parent_token=None if context is None else context.token,
             label=self._label(request),
             ttl=self._config.result_ttl.total_seconds(),
+            latest=latest,
         )
 
     def route(self, request: Request[Any]) -> str:

@@ -44,7 +44,9 @@ class Job(NamedTuple):
     label: str | None = None
     """A printable form of the arguments."""
     ttl: float | None = None
-    """Seconds that a record which is born final lives."""
+    """Seconds that a record lives which ends by the engine's own doing: born final, or too late."""
+    latest: float | None = None
+    """The moment, in seconds since 1970, after which it is not to be run any more."""
 
 
 class Record(NamedTuple):
@@ -132,6 +134,8 @@ class Swept(NamedTuple):
     """Records, values and notes deleted because their time was over."""
     more: bool = False
     """Whether the limit was reached, so that another sweep has work to do."""
+    late: int = 0
+    """Jobs that waited past their latest moment, and ended REVOKED."""
     carried: int = 0
     """Jobs that a broker did not bring in time, put in line."""
 

@@ -18,7 +18,7 @@ from uuid import UUID
 from mognet.codec import merge_metadata, pack_done
 from mognet.engine import DONE, SMALL_VALUE, GroupBy
 from mognet.engines.mailbox import Exchange
-from mognet.outcomes import Again, Change, Outcome
+from mognet.outcomes import Again, Change, Outcome, revoke
 from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
 from mognet.states import FINAL, ResultState
 
@@ -39,6 +39,9 @@ class Row:
     value_expires: float | None = None
     notes: dict[str, bytes] = field(default_factory=dict)
     notes_expire: float | None = None
+    latest: float | None = None
+    ttl: float | None = None
+    """Of the job: seconds that the record lives if it ends too late."""
 
 
 @dataclass(slots=True)
@@ -66,6 +69,8 @@ class MemoryStore:
         self.leased: dict[UUID, None] = {}
         self.carried: dict[UUID, None] = {}
         """Due jobs that are in no line, since a broker carries them."""
+        self.limited: dict[UUID, None] = {}
+        """Unfinished jobs with a latest moment."""
         self.ending: list[tuple[float, UUID]] = []
         """When to look whether a record, its value or its notes have expired; an entry may have become too early."""
         self.exchange = Exchange()
@@ -118,8 +123,10 @@ class MemoryEngine:
             return False
         if job.parent_token is not None and (parent is None or parent.token != job.parent_token):
             return False
-        row = Row(record, job.body)
+        row = Row(record, job.body, latest=job.latest, ttl=job.ttl)
         self._insert(row)
+        if job.latest is not None:
+            self._store.limited[job.id] = None
         if enqueue or job.delay > 0:
             self._line_up(row)
         else:
@@ -363,14 +370,18 @@ class MemoryEngine:
                 row.record = row.record._replace(state=ResultState.PENDING, stops=row.record.stops - undone)
                 self._drop_token(row)
                 self._line_up(row, row.arrival)
-            late = [row for id in self._store.carried if (row := self._store.rows[id]).record.due + grace <= now][:limit]
+            late = [row for id in self._store.limited if _too_late(row := self._store.rows[id], now)][:limit]
             for row in late:
+                self._apply(row, revoke(ttl=row.ttl))
+            carried = [row for id in self._store.carried if (row := self._store.rows[id]).record.due + grace <= now][:limit]
+            for row in carried:
                 self._leave_line(row)
                 self._line_up(row, row.arrival)
             expired = self._expire(now, limit)
-        if lost or late:
+        if lost or carried:
             self._store.exchange.ring()
-        return Swept(len(lost), expired, limit in (len(lost), len(late), expired), len(late))
+        more = limit in (len(lost), len(late), len(carried), expired)
+        return Swept(len(lost), expired, more, late=len(late), carried=len(carried))
 
     def _expire(self, now: float, limit: int) -> int:
         ending, expired = self._store.ending, 0
@@ -443,6 +454,7 @@ class MemoryEngine:
         row.record = row.record._replace(state=state, finished=self._clock(), stops=self._stops(row))
         self._set_end(row, ttl if by_hand is None else by_hand, value_ttl if by_hand is None else by_hand)
         self._leave_line(row)
+        self._store.limited.pop(row.record.id, None)
         row.notes.clear()
         self._drop_token(row)
         small = row.value if row.value is None or len(row.value) <= SMALL_VALUE else None
@@ -450,6 +462,7 @@ class MemoryEngine:
 
     def _remove(self, id: UUID) -> bool:
         self._leave_line(self._store.rows[id])
+        self._store.limited.pop(id, None)
         row = self._store.rows.pop(id)
         self._store.leased.pop(id, None)
         self._tidy()
@@ -471,6 +484,10 @@ class MemoryEngine:
             if row is not None:
                 yield row
                 todo.extend(self._store.children.get(child, ()))
+
+
+def _too_late(row: Row, now: float) -> bool:
+    return row.token is None and row.latest is not None and row.latest <= now
 
 
 def _expired(record: Record, now: float) -> bool:

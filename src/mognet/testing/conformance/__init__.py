@@ -41,6 +41,7 @@ for _name in (
     "carrying",
     "trees",
     "counters",
+    "deadlines",
     "searching",
     "lifetimes",
     "batches",
@@ -53,6 +54,7 @@ from mognet.testing.conformance.cancelling import Cancelling  # noqa: E402
 from mognet.testing.conformance.carrying import Carrying  # noqa: E402
 from mognet.testing.conformance.content import Content  # noqa: E402
 from mognet.testing.conformance.counters import Counters  # noqa: E402
+from mognet.testing.conformance.deadlines import Deadlines  # noqa: E402
 from mognet.testing.conformance.fencing import Fenced  # noqa: E402
 from mognet.testing.conformance.finality import FinalIsFinal  # noqa: E402
 from mognet.testing.conformance.holding import OneHolder  # noqa: E402
@@ -85,6 +87,7 @@ class EngineConformance(
     Batches,
     Apps,
     Carrying,
+    Deadlines,
 ):
     """Every law."""
 
@@ -99,6 +102,7 @@ __all__ = [
     "Clock",
     "Content",
     "Counters",
+    "Deadlines",
     "EngineConformance",
     "Fenced",
     "FinalIsFinal",
