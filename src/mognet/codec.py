@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -33,18 +33,53 @@ MAX_ERROR = 1024 * 1024
 MAX_DEPTH = 64
 """How deep objects and lists may stand in each other in metadata."""
 
+MAX_NESTING = 190
+"""How deep they may stand in each other in a value: the parser takes 200, and values are stored inside of other things."""
 
-def dumps(value: Any) -> bytes:
-    """JSON of anything that JSON or pydantic knows. Raises :class:`NotStorable`."""
+MAX_DIGITS = 4300
+"""Digits of an integer that the parser takes."""
+
+
+def dumps(value: Any, *, nesting: int = MAX_NESTING) -> bytes:
+    """JSON of anything that JSON or pydantic knows, and that :func:`loads` can read. Raises :class:`NotStorable`."""
     try:
-        return to_json(value, bytes_mode="base64")
+        data = to_json(value, bytes_mode="base64")
+        if len(data) > nesting:  # else it can be neither too deep nor too long
+            _check_readable(data, nesting)
     except Exception as error:  # by what it meets: serialisation, recursion, Unicode errors, or those of a user's serializer
         raise NotStorable(f"{type(value).__qualname__} cannot be written as JSON: {error}") from error
+    return data
 
 
 def loads(data: bytes) -> Any:
     """The value of a JSON text."""
     return from_json(data)
+
+
+_STEP = 43
+_DIGITS_TO_0 = bytes(ord("0") if byte in b"0123456789" else ord(".") for byte in range(256))
+_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_ALL_BUT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
+
+
+def _check_readable(data: bytes, nesting: int) -> None:
+    """Refuse what the parser would refuse, in less time than it would need."""
+    if data.count(b"[") + data.count(b"{") > nesting and _is_deeper(data, nesting):
+        raise ValueError(f"it is nested deeper than {nesting} levels")
+    # An integer that is too long shows when every 43rd character is looked at; a string of digits does so, too.
+    if len(data) > MAX_DIGITS and b"0" * (MAX_DIGITS // _STEP) in data[::_STEP].translate(_DIGITS_TO_0):
+        from_json(data)
+
+
+def _is_deeper(data: bytes, nesting: int) -> bool:
+    plain = data.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in data else data
+    quoted = plain.translate(_BRACES_TO_BRACKETS, _ALL_BUT_STRUCTURE).replace(b'""', b"")
+    brackets = b"".join(quoted.split(b'"')[::2])  # without those in strings
+    for _ in range(nesting):
+        brackets = brackets.replace(b"[]", b"")  # the innermost
+        if not brackets:
+            return False
+    return True
 
 
 # --- metadata
@@ -153,7 +188,7 @@ def dump_call(call: Call) -> bytes:
     for field, value in zip(Call._fields, call, strict=True):
         if value is not None and (value or value == 0):
             body[field] = value
-    return _NO_CALL if len(body) == 1 else dumps(body)
+    return _NO_CALL if len(body) == 1 else dumps(body, nesting=MAX_NESTING + 2)
 
 
 def load_call(body: bytes) -> Call:
@@ -195,7 +230,7 @@ def describe_error(error: BaseException) -> ErrorInfo:
         args.append(error.filename)
     attributes = {key: value for key, value in vars(error).items() if key != "__notes__" and _is_storable(value)}
     text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-    return ErrorInfo(f"{cls.__module__}:{cls.__qualname__}", _clean(_text(error)), _clean(text), [_storable(a) for a in args], attributes)
+    return ErrorInfo(f"{cls.__module__}:{cls.__qualname__}", _text(error), _clean(text), [_storable(a) for a in args], attributes)
 
 
 def dump_error(error: BaseException, *, limit: int = MAX_ERROR) -> bytes:
@@ -276,11 +311,11 @@ def _subclasses(cls: type[Exception]) -> Iterator[type[Exception]]:
             todo.extend(type.__subclasses__(each))
 
 
-def _text(error: BaseException) -> str:
+def _text(value: object, write: Callable[[object], str] = str) -> str:
     try:
-        return str(error)
-    except Exception:  # a broken __str__ must not hide that the task failed
-        return f"<{type(error).__qualname__} without a printable text>"
+        return _clean(write(value))
+    except Exception:  # a broken __str__, or too many digits, must not hide that the task failed
+        return f"<{type(value).__qualname__} without a printable text>"
 
 
 def _clean(text: str) -> str:
@@ -289,13 +324,13 @@ def _clean(text: str) -> str:
 
 def _is_storable(value: object) -> bool:
     try:
-        return bool(to_json(value, bytes_mode="base64"))
-    except Exception:  # as in dumps
+        return bool(dumps(value))
+    except NotStorable:
         return False
 
 
 def _storable(value: object) -> object:
-    return value if _is_storable(value) else _clean(repr(value))
+    return value if _is_storable(value) else _text(value, repr)
 
 
 # --- the signal that a job is done

@@ -17,7 +17,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypedDict
 
 from mognet.backoff import Backoff
-from mognet.codec import JSON_CONFIG, dumps, loads
+from mognet.codec import JSON_CONFIG, MAX_NESTING, dumps, loads
 from mognet.exceptions import ImproperlyConfigured, InvalidErrorInfo, InvalidTaskArguments, NotStorable, UnknownTask
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -130,7 +130,7 @@ class Task:
             return (), {}
         given = self._bind(args, kwargs)
         try:
-            data = dumps(given)
+            data = dumps(given, nesting=MAX_NESTING + 1)  # they stand in one more object
         except NotStorable:
             raise InvalidTaskArguments(_not_storable(given), self.name) from None
         if self._arguments is None:

@@ -79,6 +79,33 @@ def test_json_values_come_back(value: Any) -> None:
     assert loads(dumps(value)) == value
 
 
+tricky = st.text(st.sampled_from('[]{}"\\,:a'), max_size=12)
+
+
+@given(st.recursive(tricky, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(tricky, inner, max_size=3), max_leaves=8))
+def test_the_depth_of_a_value_is_seen_whatever_its_strings_hold(value: Any) -> None:
+    padding = ["[" * 200, "]" * 200]  # so that it is looked at at all
+    depth = 1 + max(_depth(value), 0)
+    dumps([value, padding[0], padding[1]], nesting=depth)
+    with pytest.raises(NotStorable, match=f"deeper than {depth - 1} levels"):
+        dumps([value, padding[0], padding[1]], nesting=depth - 1)
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, list | dict):
+        return 0
+    return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
+
+
+def test_integers_that_could_not_be_read() -> None:
+    for number in (10**4300, -(10**4300), 10**9000):
+        for value in (number, [number], {"a": "x" * 9000, "b": [1, number, 2]}):
+            with pytest.raises(NotStorable, match="number out of range"):
+                dumps(value)
+    for fine in (10**4299, "9" * 9000, [12345678901] * 5000):
+        assert loads(dumps(fine)) == fine
+
+
 @given(objects)
 def test_metadata_comes_back(metadata: dict[str, Any]) -> None:
     assert loads(dump_metadata(metadata)) == metadata
