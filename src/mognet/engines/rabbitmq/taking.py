@@ -117,8 +117,8 @@ class TakingLink(Link):
         try:
             for grown in itertools.count():
                 thirsty = [pile for pile in piles if not pile.dry and not pile.heads]
-                await self._draw({pile: min(share, self._yield.get(pile.queue, FEWEST_GETS) * 4**grown, MOST_GETS) for pile in thirsty})
-                share = max(share, limit - len(chosen))
+                most = min(limit - len(chosen), MOST_GETS, share if grown == 0 else limit)
+                await self._draw({pile: min(most, self._yield.get(pile.queue, FEWEST_GETS) * 4**grown) for pile in thirsty})
                 choose(piles, chosen, limit)
                 if len(chosen) >= limit or all(pile.dry and not pile.heads for pile in piles):
                     break
@@ -222,14 +222,12 @@ class TakingLink(Link):
     def _read(self, queue: str, message: Message) -> Pulled | None:
         """The ticket in a message. What is none is taken out of the queue, and told of."""
         tag = message.delivery_tag or 0
-        try:
-            body = loads(message.body)
-            ticket = Ticket(UUID(body["id"]), queue, int(body["priority"]))
-            sent = int(body["sent"])
-        except (ValueError, KeyError, TypeError):
+        found = read_ticket(queue, message.body)
+        if found is None:
             _log.error("queue %r held a message that is no ticket of mognet; it is dropped", self.name(queue))
             self.settle([tag], keep=False)
             return None
+        ticket, sent = found
         self._count += 1
         return Pulled(-ticket.priority, sent, self._count, Delivery(ticket, Receipt(self, tag)))
 
@@ -246,11 +244,22 @@ class TakingLink(Link):
             return
         try:
             if keep:
-                self._channel.send([spec.Basic.Nack(delivery_tag=tag, requeue=True) for tag in sorted(tags, reverse=True)])
+                self._channel.send([spec.Basic.Nack(delivery_tag=tag, requeue=True) for tag in sorted(tags)])
             else:
                 self._channel.send([spec.Basic.Ack(delivery_tag=tag) for tag in tags])
         except asyncio.QueueFull:
             self.fail("it takes nothing any more")
+
+
+def read_ticket(queue: str, body: bytes) -> tuple[Ticket, int] | None:
+    """The ticket in a message, and when it was sent; None: it is none."""
+    try:
+        match loads(body):
+            case {"id": str(id), "priority": int(priority), "sent": int(sent)}:
+                return Ticket(UUID(id), queue, priority), sent
+    except ValueError:
+        pass
+    return None
 
 
 def choose(piles: Iterable[Pile], chosen: list[Pulled], limit: int) -> None:
