@@ -65,7 +65,7 @@ class RedisEngine:
 
     def __init__(self, url: str, app: str = "app") -> None:
         self.app = app
-        self.address = address.parse(url)
+        self.address: address.Address = address.parse(url)
         self._start = keys.prefix(app)
         self._pid = os.getpid()
         self._session: Session | None = None

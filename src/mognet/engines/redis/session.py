@@ -19,7 +19,7 @@ from mognet.engines.redis.scripts import Arg, Script
 from mognet.engines.redis.wire import Commands, Ear, hang_up, says
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError, NotConnected
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 # After ten seconds of outage the longest wait is about five: whoever comes back is found again soon.
 _AGAIN = Backoff(base=0.1, factor=1.5, cap=30.0)

@@ -13,9 +13,9 @@ class Waiter:
 
     def __init__(self, number: int, engine: str, queues: Collection[str]) -> None:
         self.number = number
-        self.name = f"{engine}/{number}"
-        self.queues = frozenset(queues)
-        self.rung = asyncio.Event()
+        self.name: str = f"{engine}/{number}"
+        self.queues: frozenset[str] = frozenset(queues)
+        self.rung: asyncio.Event = asyncio.Event()
         self.known = False
         """Whether the server may know that it waits."""
 
