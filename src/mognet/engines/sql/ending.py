@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mognet.engines.sql import statements as sql
-from mognet.engines.sql.session import INLINE, NUMBERS, Row, Session, dump
+from mognet.engines.sql.session import INLINE, NUMBERS, Row, Session, dump, make_record
 from mognet.outcomes import Outcome
 from mognet.states import ResultState
 
@@ -26,6 +26,19 @@ def end(session: Session, state: ResultState, seqs: Sequence[int], ttl: float | 
     rows = dump(seqs)
     session.run(sql.END, session.app, NUMBERS[state], session.now, ttl, None, None, rows)
     session.run(sql.DROP_NOTES, rows)
+
+
+def end_trees(session: Session, tops: Sequence[tuple[int, float | None]]) -> Callable[[], None]:
+    """Revoke jobs (row, how long to keep them) and all unfinished ones below; answer what tells of it after the commit."""
+    ended: set[int] = set()
+    for seq, ttl in tops:
+        tree = session.json(sql.UNFINISHED_TREE, session.app, seq, session.now)
+        end(session, ResultState.REVOKED, tree, ttl)
+        ended.update(tree)
+    if not ended or not session.ears.expected():
+        return lambda: None
+    cursor = session.open(sql.RECORDS, session.app, dump(ended))
+    return lambda: session.ears.tell_done([(make_record(row[1:]), None) for row in cursor.fetchall()])
 
 
 def settle(session: Session, fates: Sequence[tuple[int, Outcome]], large_bodies: Sequence[int]) -> None:

@@ -289,7 +289,7 @@ class SQLiteEngine:
         if done.recovered or time.monotonic() - self._tidied > TIDY_EVERY:
             self._tidied = time.monotonic()
             self._ears.tidy()
-        return Swept(recovered=done.recovered, carried=done.carried, expired=done.expired, more=done.more)
+        return Swept(done.recovered, done.expired, done.more, late=done.late, carried=done.carried)
 
 
 def _weight(things: Sized, sizes: Iterable[int]) -> int:

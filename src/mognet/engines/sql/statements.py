@@ -44,7 +44,7 @@ KNOWN = f"{_IDS} SELECT job.seq, job.id, job.expires FROM {_BY_ID}"
 # What submit has to know of parents.
 PARENTS = f"{_IDS} SELECT job.id, job.state, job.holder, job.token_start, job.expires FROM {_BY_ID}"
 
-ADDED = "seq, app, id, state, lined, priority, queue, due, arrival, created, parent, root, name, label, metadata, body"
+ADDED = "seq, app, id, state, lined, priority, queue, due, arrival, created, parent, root, name, label, metadata, body, latest, late_ttl"
 """The columns of a new job."""
 
 # The priorities that wait in each of the queues ?2, with the due time of their first job.
@@ -145,7 +145,7 @@ RECORDS = f"SELECT seq, {RECORD} FROM job WHERE +app = ?1 AND seq IN (SELECT val
 @cache
 def add_jobs(jobs: int) -> str:
     """New jobs, but those whose id is known."""
-    return f"INSERT INTO job ({ADDED}) {_values(jobs, 16)} ON CONFLICT (app, id) DO NOTHING"
+    return f"INSERT INTO job ({ADDED}) {_values(jobs, 18)} ON CONFLICT (app, id) DO NOTHING"
 
 
 @cache
@@ -215,6 +215,11 @@ FROM (SELECT seq, queue FROM job WHERE app = ?1 AND lease_end <= ?2 ORDER BY lea
 RECOVER = """
 UPDATE job SET state = 0, stops = stops - (state = 2), lined = 1, token_start = NULL, holder = NULL, lease_end = NULL
 WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"""
+
+# At most ?3 jobs that wait though their latest moment was before ?2: [row, how long to keep it].
+LATE = """
+SELECT json_group_array(json_array(seq, late_ttl)) FROM (
+    SELECT seq, late_ttl FROM job WHERE app = ?1 AND latest <= ?2 AND lined > 0 ORDER BY latest LIMIT ?3)"""
 
 # At most ?3 jobs that were due by ?2 and that no broker brought to a worker, and their queues.
 CARRIED = """

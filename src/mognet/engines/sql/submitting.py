@@ -110,6 +110,8 @@ class _Batch:
                 job.label,
                 job.metadata,
                 job.body if len(job.body) <= INLINE else None,
+                job.latest,
+                None if job.latest is None else job.ttl,
             )
         )
         if len(job.body) > INLINE:
@@ -144,7 +146,7 @@ def bury(session: Session, id: UUID, state: ResultState, ttl: float | None) -> F
     last = session.last()
     seq, created = last.seq + 1, max(last.created, session.now)
     start = NUMBERS[ResultState.PENDING]
-    row = (seq, session.app, id.bytes, start, OUT, 5, "", session.now, seq, created, None, None, None, None, b"{}", None)
+    row = (seq, session.app, id.bytes, start, OUT, 5, "", session.now, seq, created, None, None, None, None, b"{}", None, None, None)
     session.blocks(sql.add_jobs, [row])
     end(session, state, [seq], ttl)
     cursor = session.open(sql.RECORDS, session.app, dump([seq]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mognet.engines.sql import statements as sql
-from mognet.engines.sql.ending import remove, value_key
+from mognet.engines.sql.ending import end_trees, remove, value_key
 from mognet.engines.sql.session import NUMBERS, Finish, Operation, Session, dump, load
 from mognet.states import ResultState
 
@@ -15,26 +15,30 @@ class Upkeep(NamedTuple):
     """What a sweep did."""
 
     recovered: int
+    late: int
     carried: int
     expired: int
     more: bool
 
 
 def sweep(grace: float, limit: int) -> Operation[Upkeep]:
-    """Put lost jobs back in line, and those that a broker has carried for too long; delete what has expired."""
+    """Put lost jobs back in line, and those that a broker has carried for too long; end what waits too late; delete what has expired."""
 
     def work(session: Session) -> Finish[Upkeep]:
         lost, queues = session.one(sql.LOST, session.app, session.now, limit) or ("[]", "[]")
         recovered = session.run(sql.RECOVER, session.app, lost) if lost != "[]" else 0
-        carried, late = session.one(sql.CARRIED, session.app, session.now - grace, limit) or ("[]", "[]")
+        late = session.json(sql.LATE, session.app, session.now, limit)
+        tell = end_trees(session, late)
+        carried, others = session.one(sql.CARRIED, session.app, session.now - grace, limit) or ("[]", "[]")
         lined_up = session.run(sql.LINE_UP, session.app, carried) if carried != "[]" else 0
         expiring = session.json(sql.EXPIRED, session.app, session.now, limit)
         count = _clean(session, expiring)
 
         def finish() -> Upkeep:
+            tell()
             if recovered or lined_up:
-                session.ears.ring({*load(queues), *load(late)})
-            return Upkeep(recovered, lined_up, count, limit in (recovered, lined_up, len(expiring)))
+                session.ears.ring({*load(queues), *load(others)})
+            return Upkeep(recovered, len(late), lined_up, count, limit in (recovered, len(late), lined_up, len(expiring)))
 
         return finish
 

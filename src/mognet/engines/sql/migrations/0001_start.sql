@@ -32,6 +32,8 @@ CREATE TABLE job (
     notes_expire REAL,
     cleanup REAL,             -- when the sweep next has something of this job to delete
     ttl REAL,
+    latest REAL,              -- the moment after which it is not to be run any more
+    late_ttl REAL,            -- how long it is kept if that comes to pass
     node TEXT,
     parent BLOB,
     root BLOB,                -- NULL: the job itself
@@ -47,6 +49,8 @@ CREATE UNIQUE INDEX job_id ON job (app, id);
 CREATE INDEX job_line ON job (app, queue, priority DESC, due, arrival) WHERE lined = 1;
 
 CREATE INDEX job_carried ON job (app, due) WHERE lined = 2;
+
+CREATE INDEX job_latest ON job (app, latest) WHERE latest IS NOT NULL AND lined > 0;
 
 CREATE INDEX job_lease ON job (app, lease_end) WHERE lease_end IS NOT NULL;
 
