@@ -6,8 +6,10 @@ Everything is JSON, by pydantic's rules. Nothing here imports, unpickles or call
 from __future__ import annotations
 
 import traceback
+import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -220,6 +222,8 @@ class ErrorInfo(NamedTuple):
     args: list[Any] | None
     attributes: dict[str, Any] | None
     """None, like ``args``: they are too large."""
+    parts: list[Any] = []  # noqa: RUF012 - never changed
+    """The exceptions of a group."""
 
 
 def describe_error(error: BaseException) -> ErrorInfo:
@@ -228,9 +232,25 @@ def describe_error(error: BaseException) -> ErrorInfo:
     args = list(error.args)
     if isinstance(error, OSError) and len(args) == 2 and isinstance(error.filename, str):
         args.append(error.filename)
-    attributes = {key: value for key, value in vars(error).items() if key != "__notes__" and _is_storable(value)}
-    text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-    return ErrorInfo(f"{cls.__module__}:{cls.__qualname__}", _text(error), _clean(text), [_storable(a) for a in args], attributes)
+    parts = [describe_error(each) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else []
+    slots = ((name, slot.__get__(error)) for name, slot in _slots(cls).items() if _has(slot, error))
+    attributes = {key: value for key, value in [*slots, *vars(error).items()] if _is_storable(value)}
+    text = _clean("".join(traceback.format_exception(error))[-MAX_TRACEBACK:])
+    args = args[:1] if parts else [_storable(arg) for arg in args]
+    return ErrorInfo(f"{cls.__module__}:{cls.__qualname__}", _text(error), text, args, attributes, parts)
+
+
+def _slots(cls: type[BaseException]) -> dict[str, Any]:
+    """The places for attributes that a class and its bases have beside the dictionary: no code of the class runs to reach them."""
+    members = [(name, each) for base in reversed(cls.__mro__) for name, each in vars(base).items()]
+    return {name: each for name, each in members if isinstance(each, types.MemberDescriptorType) and not name.startswith("__")}
+
+
+def _has(slot: Any, error: BaseException) -> bool:
+    try:
+        return slot.__get__(error) is not None
+    except AttributeError:
+        return False
 
 
 def dump_error(error: BaseException, *, limit: int = MAX_ERROR) -> bytes:
@@ -246,9 +266,12 @@ def dump_error(error: BaseException, *, limit: int = MAX_ERROR) -> bytes:
 
 def load_error(data: bytes) -> ErrorInfo:
     """The description of an exception. Raises ValueError if it is not one."""
-    fields = from_json(data)
+    return _error_info(from_json(data))
+
+
+def _error_info(fields: Any) -> ErrorInfo:
     try:
-        info = ErrorInfo(**fields)
+        info = ErrorInfo(**fields) if isinstance(fields, dict) else ErrorInfo(*fields)
     except TypeError as error:
         raise ValueError("this is not the description of an error") from error
     if not (isinstance(info.type_name, str) and isinstance(info.message, str) and isinstance(info.traceback, str)):
@@ -272,18 +295,27 @@ def rebuild_error(info: ErrorInfo) -> Exception:
         return remote
     base: Any = next(c for c in cls.__mro__ if c.__module__ == "builtins")
     try:
-        error = base.__new__(cls, *info.args)
-        base.__init__(error, *info.args)
+        args = [*info.args, [rebuild_error(_error_info(part)) for part in info.parts]] if info.parts else info.args
+        error = base.__new__(cls, *args)
+        base.__init__(error, *args)
         if not isinstance(error, Exception):
             return remote
         if not isinstance(error, OSError):
-            _ARGS.__set__(error, tuple(info.args))
-        error.__dict__.update(info.attributes)
+            _ARGS.__set__(error, tuple(args))
+        slots = _slots(cls)
+        for name in slots.keys() & info.attributes.keys():
+            _set_slot(slots[name], error, info.attributes[name])
+        error.__dict__.update({name: value for name, value in info.attributes.items() if name not in slots})
         str(error)
     except Exception:  # a class of another shape, or whose text needs what JSON could not hold
         return remote
     _CAUSE.__set__(error, remote)
     return error
+
+
+def _set_slot(slot: Any, error: BaseException, value: object) -> None:
+    with suppress(AttributeError, TypeError):  # read-only, or of another kind than JSON knows: set by the constructor, if at all
+        slot.__set__(error, value)
 
 
 _known: dict[str, weakref.ref[type[Exception]]] = {}

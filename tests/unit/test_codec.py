@@ -221,6 +221,8 @@ def _raised(error: BaseException) -> BaseException:
         UnknownTask("t"),
         TooManyRetries(UUID(int=1), 4, 3),
         InvalidTaskArguments([InvalidErrorInfo(("a", 0), "wrong", "kind")], "t"),
+        ImportError("no module", name="gone", path="/gone.py"),
+        StopAsyncIteration(3),
     ],
 )
 def test_errors_come_back_as_their_own_class(error: Exception) -> None:
@@ -232,6 +234,36 @@ def test_errors_come_back_as_their_own_class(error: Exception) -> None:
     assert vars(rebuilt) == vars(error)
     assert isinstance(rebuilt.__cause__, TaskError)
     assert "test_codec" in rebuilt.__cause__.traceback
+
+
+class Slotted(Exception):
+    __slots__ = ("code", "unset")
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def test_slots_of_c_and_python_come_back() -> None:
+    rebuilt = rebuild_error(load_error(dump_error(_raised(Slotted(7)))))
+    assert isinstance(rebuilt, Slotted) and rebuilt.code == 7 and not hasattr(rebuilt, "unset")
+    missing = rebuild_error(load_error(dump_error(ImportError("no module", name="gone", path="/gone.py"))))
+    assert isinstance(missing, ImportError) and (missing.name, missing.path, missing.msg) == ("gone", "/gone.py", "no module")
+
+
+def test_notes_come_back() -> None:
+    error = ValueError("x")
+    error.add_note("look at line 3")
+    assert rebuild_error(load_error(dump_error(error))).__notes__ == ["look at line 3"]
+
+
+def test_groups_come_back_with_their_parts() -> None:
+    group = ExceptionGroup("two", [Plain(1), ExceptionGroup("inner", [KeyError("k"), Slotted(2)])])
+    rebuilt = rebuild_error(load_error(dump_error(_raised(group))))
+    assert isinstance(rebuilt, ExceptionGroup) and rebuilt.message == "two"
+    first, inner = rebuilt.exceptions
+    assert isinstance(first, Plain) and first.code == 1
+    assert isinstance(inner, ExceptionGroup) and [type(each) for each in inner.exceptions] == [KeyError, Slotted]
 
 
 def test_an_error_that_cannot_be_rebuilt_is_a_task_error() -> None:
