@@ -187,7 +187,7 @@ class TestRun:
         worker = start("run", "--url", f"sqlite:///{tmp_path}/file/jobs.db")
         until(worker, "cannot connect, trying again")
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(10) == 0
+        assert worker.wait(10) == 4
 
     def test_logs_as_json(self, mognet: Mognet) -> None:
         mognet("submit", "shout")

@@ -18,7 +18,7 @@ from mognet.cli.ids import short
 from mognet.cli.taskargs import find_task, make_request, parse_values
 from mognet.cli.text import clean, json_text, span
 from mognet.codec import dumps, loads
-from mognet.exceptions import ResultValueLost
+from mognet.exceptions import MognetError, ResultValueLost
 from mognet.requests import Request
 from mognet.results import Result
 from mognet.states import ResultState
@@ -83,6 +83,8 @@ async def call_task(desk: Desk, wanted: Call, timeout: str | None) -> int:
         )
         raise
     if not ended:
+        with suppress(MognetError):  # what was last known will do
+            await result.refresh()
         desk.note(f"… still {result.state} after {span(limit)}; the job goes on. See it: {_see(desk, result)}")
         return TIMED_OUT
     return await tell_end(desk, result)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from mognet import __version__
 from mognet.app import App
 from mognet.cli.durations import parse_duration
-from mognet.cli.failures import INTERRUPTED, OK, USAGE, CommandError
+from mognet.cli.failures import INTERRUPTED, OK, UNREACHABLE, USAGE, CommandError
 from mognet.cli.loading import load_app
 from mognet.cli.logsetup import set_up, wanted_format
 from mognet.cli.options import Options
@@ -115,6 +115,7 @@ class Shift:
         self._began = began
         self._burst = burst
         self._signals = 0
+        self._welcomed = False
         self._stops: list[asyncio.Task[None]] = []
 
     async def work(self) -> int:
@@ -141,9 +142,10 @@ class Shift:
             await self._close()
         if not self._start.cancelled():
             self._start.result()
-        self._say("stopped")
-        await self._leave_behind()
-        return OK
+        self._say("stopped" if self._welcomed else "stopped before the engine was reached")
+        code = OK if self._welcomed else UNREACHABLE
+        await self._leave_behind(code)
+        return code
 
     async def _close(self) -> None:
         """Close the app; an engine that does not answer is not waited for: what it was to be told, its leases will tell."""
@@ -154,7 +156,7 @@ class Shift:
             closing.result()
 
     @staticmethod
-    async def _leave_behind() -> None:
+    async def _leave_behind(code: int) -> None:
         """Exit now if tasks that refuse to be cancelled, or their ``to_thread`` calls, are left: the loop would wait for them."""
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
@@ -163,10 +165,11 @@ class Shift:
         if (await asyncio.wait({*others, threads}, timeout=1.0))[1]:
             logging.shutdown()
             sys.stdout.flush()
-            os._exit(OK)
+            os._exit(code)
 
     def _welcome(self, worker: Worker) -> None:
         """Say what there is to do, now that the modules named by ``imports`` are known and the engine is reached."""
+        self._welcomed = True
         queues, names = worker.queues, self._app.registry.names()
         if not queues:
             raise CommandError("no queue is left to listen to: change -x, or task_queues in the settings", USAGE)

@@ -262,12 +262,20 @@ def tasks_get(
     return serve(context.obj, lambda desk: get_task(desk, id, include_value=include_value), json=json or format is Format.json)
 
 
+DepthOption = Annotated[
+    int | None, typer.Option("--max-depth", metavar="N", min=1, help="How many levels, with the job itself: 3 if not given, in JSON all.")
+]
+WidthOption = Annotated[
+    int | None, typer.Option("--max-width", metavar="N", min=1, help="How many children of each job: 16 if not given, in JSON all.")
+]
+
+
 @tasks_app.command("tree")
 def tasks_tree(
     context: typer.Context,
     id: IdArgument,
-    max_depth: Annotated[int, typer.Option("--max-depth", metavar="N", min=1, help="How many levels, with the job itself.")] = 3,
-    max_width: Annotated[int, typer.Option("--max-width", metavar="N", min=1, help="How many children of each job.")] = 16,
+    max_depth: DepthOption = None,
+    max_width: WidthOption = None,
     label: LabelOption = None,
     format: FormatOption = Format.text,
     json: JsonOption = False,

@@ -10,9 +10,16 @@ from mognet.cli.labels import Label
 from mognet.cli.listing import note, took
 from mognet.results import ResultTree
 
+DEPTH, WIDTH = 3, 16
+"""What fits on a screen. JSON is for programs, which would not notice that something is missing."""
 
-async def show_tree(desk: Desk, id: str, max_depth: int, max_width: int, template: str | None) -> int:
+ALL = 1_000_000_000
+
+
+async def show_tree(desk: Desk, id: str, depth: int | None, width: int | None, template: str | None) -> int:
     """Show a job and what is below it."""
+    max_depth = depth or (ALL if desk.json else DEPTH)
+    max_width = width or (ALL if desk.json else WIDTH)
     label = None if template is None else Label(template)
     result = await find(desk.app.result_backend, id)
 
