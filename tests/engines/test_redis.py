@@ -21,7 +21,7 @@ from mognet.engines.redis.address import parse
 from mognet.engines.redis.engine import RedisEngine
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.outcomes import retry, succeeded
-from mognet.records import Query
+from mognet.records import Query, Swept
 from mognet.testing.conformance import EngineConformance, Harness
 from mognet.testing.conformance.bench import make_job
 from servers import Server, free_port
@@ -191,7 +191,7 @@ async def test_entries_that_lead_nowhere_are_passed_over(url: str) -> None:
         claims = await engine.claim("node", ["q"], 2, lease=10)
         assert [claim.token.id for claim in claims] == [job.id]
         assert [record.id async for record in engine.search(Query())] == [job.id]
-        assert await engine.sweep() == (0, 0, False, 0)
+        assert await engine.sweep() == Swept()
 
 
 async def test_keys_are_of_one_slot() -> None:

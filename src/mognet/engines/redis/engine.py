@@ -345,15 +345,16 @@ class RedisEngine:
         return await self._safely(self._sweep(grace, limit))
 
     async def _sweep(self, grace: float, limit: int) -> Swept:
-        recovered = carried = expired = looked = 0
+        done = [0] * 5
         while True:
-            left = limit - max(recovered, carried, looked)
+            left = limit - max(done[0], done[1], done[2], done[4])
             most = min(CHUNK, left)
-            now = await self._open.run(self._script("sweep"), most, micros(grace))
-            recovered, carried, expired, looked = (sum(pair) for pair in zip((recovered, carried, expired, looked), now, strict=True))
-            full = max(now[0], now[1], now[3]) == most
+            now: list[int] = await self._open.run(self._script("sweep"), most, micros(grace))
+            done = [a + b for a, b in zip(done, now, strict=True)]
+            full = most in (now[0], now[1], now[2], now[4])
             if not full or most == left:
-                return Swept(recovered, expired, full, carried)
+                recovered, carried, late, expired, _ = done
+                return Swept(recovered, expired, full, carried=carried, late=late)
 
 
 def _job(job: Job) -> list[Arg]:
@@ -365,7 +366,7 @@ def _job(job: Job) -> list[Arg]:
     root = b"" if job.root is None or job.root == job.id else id_arg(job.root)
     parent = b"" if job.parent is None else id_arg(job.parent)
     head: list[Arg] = [id_arg(job.id), keys.text(job.name), keys.text(job.queue), job.body, job.priority, micros(job.delay), parent, root]
-    return [*head, token, optional(job.label), micros(job.ttl), len(fields) // 2, *fields]
+    return [*head, token, optional(job.label), micros(job.ttl), micros(job.latest), len(fields) // 2, *fields]
 
 
 def _outcome(outcome: Outcome) -> list[Arg]:

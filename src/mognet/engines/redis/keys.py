@@ -14,6 +14,7 @@ key                     type           what
 ``later:QUEUE``         sorted set     jobs that are not, by due time; the same members
 ``wait:QUEUE``          sorted set     who waits for a job, until when; goes by itself seconds after the last has gone
 ``carried``             sorted set     jobs that a broker carries, by due time
+``late``                sorted set     jobs that nobody holds and that have a latest moment, by it
 ``leases``              sorted set     jobs that are held, by the end of the lease
 ``ends``                sorted set     jobs of which something expires, by the moment
 ``open``, ``done``      sorted set     unfinished and finished jobs, by creation
@@ -60,6 +61,8 @@ FIELDS = {
     "v": "when its value expires",
     "g": "it has notes; when they expire, or 0",
     "h": "its place in the batch in which it came",
+    "z": "its latest moment",
+    "j": "how long its record lives if that passes",
 }
 """The fields of a job's hash, in the order in which the scripts answer them (``lua/common.lua`` has the same list)."""
 

@@ -83,6 +83,7 @@ local function take(id, r)
   local fields = {'s', RUNNING, 'a', starts, 'k', starts .. ':' .. holder .. '-' .. #claims, 'w', node, 'i', '0'}
   if not r[BEGAN] then fields[11], fields[12] = 'b', moment end
   call('HSET', key('job', id), unpack(fields))
+  clear_late(id, r)
   add(P .. 'leases', now + lease, id)
   claims[#claims + 1] = {id, whole(id, r), call('GET', key('body', id))}
 end

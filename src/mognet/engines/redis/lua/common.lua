@@ -4,9 +4,10 @@ local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
 -- The fields of a job's hash (keys.py says what they are), and their places in a row. Readers need the first RECORD of them.
-local FIELDS = {'n', 'q', 's', 'p', 'c', 'd', 'b', 'f', 'a', 'o', 't', 'u', 'r', 'w', 'l', 'y', 'x', 'm', 'k', 'e', 'i', 'v', 'g', 'h'}
+local FIELDS = {'n', 'q', 's', 'p', 'c', 'd', 'b', 'f', 'a', 'o', 't', 'u', 'r', 'w', 'l', 'y', 'x', 'm', 'k', 'e', 'i', 'v', 'g', 'h', 'z', 'j'}
 local NAME, QUEUE, STATE, PRIORITY, CREATED, DUE, BEGAN, FINISHED, STARTS, STOPS, ATTEMPT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 local PARENT, ROOT, NODE, LABEL, TTL, EXPIRES, META, TOKEN, ARRIVAL, LINED, VALUE_ENDS, NOTES, OFFSET = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24
+local LATEST, LATE_TTL = 25, 26
 local RECORD = META
 local PENDING, RUNNING, SUSPENDED, SUCCESS, REVOKED = '0', '1', '2', '3', '5'
 local CARRIED = '2'
@@ -69,7 +70,17 @@ local function arrival(n) return string.format('%015.0f', n) end
 
 local function next_arrival() return arrival(call('INCR', P .. 'seq')) end
 
+-- Of those that nobody holds, when it is too late to run them.
+local function set_late(id, r)
+  if r[LATEST] then add(P .. 'late', tonumber(r[LATEST]), id) end
+end
+
+local function clear_late(id, r)
+  if r[LATEST] then drop(P .. 'late', id) end
+end
+
 local function line_up(id, r)
+  set_late(id, r)
   local due, queue = tonumber(r[DUE]), r[QUEUE]
   if due <= now then
     add(key('ready', queue), score(r[PRIORITY], due), place(r, id))
@@ -109,6 +120,7 @@ local function remove(id, r)
   drop(P .. (r[STATE] >= SUCCESS and 'done' or 'open'), id)
   drop(P .. 'ids', id)
   if r[TOKEN] then drop(P .. 'leases', id) end
+  clear_late(id, r)
   if r[EXPIRES] or r[VALUE_ENDS] or r[NOTES] then drop(P .. 'ends', id) end
   if r[PARENT] then drop(key('children', r[PARENT]), id) end
   if r[ROOT] then drop(key('tree', r[ROOT]), id) end
@@ -139,7 +151,7 @@ end
 -- A row of nothing.
 local function blank()
   return {false, false, false, false, false, false, false, false, false, false, false, false,
-    false, false, false, false, false, false, false, false, false, false, false, false}
+    false, false, false, false, false, false, false, false, false, false, false, false, false, false}
 end
 
 -- A row as it is answered: with the metadata as a text, and no longer than a record. The script is done with it.
@@ -183,6 +195,7 @@ local function finish(id, r, state, ttl, value_ttl, value)
   set_end(id, r, ttl, value_ttl, fields)
   call('HSET', job, unpack(fields))
   if r[TOKEN] then drop(P .. 'leases', id) end
+  clear_late(id, r)
   if r[NOTES] then call('DEL', key('notes', id)) end
   if r[ARRIVAL] then call('HDEL', job, 'k', 'e', 'i', 'g') end
   r[TOKEN], r[ARRIVAL], r[NOTES] = false, false, false
@@ -190,6 +203,26 @@ local function finish(id, r, state, ttl, value_ttl, value)
   add(P .. 'done', r[CREATED] + (r[OFFSET] or 0), id)
   if value then call('SET', key('body', id), value) else call('DEL', key('body', id)) end
   ended[#ended + 1] = {id, r, value and #value <= SMALL_VALUE and value}
+end
+
+-- The job itself and all below it, as far as records lead; ids that are used again may make a circle.
+local function unfinished(id, r)
+  local found, seen, todo = {}, {[id] = true}, {id}
+  local rows = {[id] = r}
+  while #todo > 0 do
+    local each = table.remove(todo)
+    local row = rows[each] or fetch(each)
+    if row then
+      if row[STATE] < SUCCESS then found[#found + 1] = {each, row} end
+      for _, child in ipairs(call('ZRANGE', key('children', each), 0, -1)) do
+        if not seen[child] then
+          seen[child] = true
+          todo[#todo + 1] = child
+        end
+      end
+    end
+  end
+  return found
 end
 
 -- DONE as fields of bytes: their lengths, then they themselves (session.py reads it). Only if somebody listens.
@@ -228,6 +261,7 @@ local function flush()
     local head = call('ZRANGE', key('later', queue), 0, 0, 'WITHSCORES')
     if head[2] and tonumber(head[2]) == due then wake(queue, 1) end
   end
+  adding, removing, tally, ended, rings, soonest = {}, {}, {}, {}, {}, {}
 end
 
 -- Delete what has expired by now, at most so many things; answer how many went, and how many were looked at.

@@ -1,6 +1,6 @@
 -- Store jobs, each in its turn, and put them in line. Answers for each whether it was added.
 -- ARGV: in line? (otherwise a broker carries those that are due), number, and for each job: id, name, queue, body, priority, delay, parent, root, parent's token, label, ttl,
--- number of metadata keys, and these with their values.
+-- latest moment, number of metadata keys, and these with their values.
 local enqueue, total = ARGV[1] == '1', tonumber(ARGV[2])
 local first = call('INCRBY', P .. 'seq', total) - total
 local at = 2
@@ -33,6 +33,8 @@ local function insert(n, id, r, body, metadata, lined)
   field('r', r[ROOT])
   field('l', r[LABEL])
   field('h', r[OFFSET])
+  field('z', r[LATEST])
+  field('j', r[LATE_TTL])
   if #metadata > 0 then
     r[META] = '1'
     field('m', '1')
@@ -64,7 +66,7 @@ for n = 1, total do
   r[DUE] = delay == 0 and moment or int(now + delay)
   local parent, root, token = argument(), argument(), argument()
   r[LABEL] = optional(argument())
-  local ttl = tonumber(argument())
+  local ttl, latest = argument(), argument()
   local metadata = {}
   for i = 1, 2 * tonumber(argument()) do metadata[i] = argument() end
   r[PARENT], r[ROOT] = parent ~= '' and parent, root ~= '' and root
@@ -77,11 +79,17 @@ for n = 1, total do
     family[id] = known
   elseif above and above[STATE] == REVOKED then
     insert(n, id, r, nil, metadata, false)
-    finish(id, r, REVOKED, ttl, nil, nil)
+    finish(id, r, REVOKED, tonumber(ttl), nil, nil)
   elseif token == '' or (above and above[TOKEN] == token) then
     local lined = enqueue or delay > 0
+    if latest ~= '' then r[LATEST], r[LATE_TTL] = latest, ttl ~= '' and ttl end
     insert(n, id, r, body, metadata, lined)
-    if lined then line_up(id, r) else add(P .. 'carried', tonumber(r[DUE]), id) end
+    if lined then
+      line_up(id, r)
+    else
+      set_late(id, r)
+      add(P .. 'carried', tonumber(r[DUE]), id)
+    end
     added[n] = 1
   end
 end

@@ -34,26 +34,6 @@ local function merge()
   r[META] = text
 end
 
--- The job itself and all below it, as far as records lead; ids that are used again may make a circle.
-local function unfinished()
-  local found, seen, todo = {}, {[id] = true}, {id}
-  local rows = {[id] = r}
-  while #todo > 0 do
-    local each = table.remove(todo)
-    local row = rows[each] or fetch(each)
-    if row then
-      if row[STATE] < SUCCESS then found[#found + 1] = {each, row} end
-      for _, child in ipairs(call('ZRANGE', key('children', each), 0, -1)) do
-        if not seen[child] then
-          seen[child] = true
-          todo[#todo + 1] = child
-        end
-      end
-    end
-  end
-  return found
-end
-
 local function limit_life()
   r[TTL] = int(ttl)
   local fields = {'y', r[TTL]}
@@ -67,7 +47,7 @@ local function apply()
     if size then return size end
   end
   if state >= SUCCESS then
-    for _, each in ipairs(descendants and unfinished() or {r[STATE] < SUCCESS and {id, r} or nil}) do
+    for _, each in ipairs(descendants and unfinished(id, r) or {r[STATE] < SUCCESS and {id, r} or nil}) do
       finish(each[1], each[2], state, ttl, nil, nil)
     end
   elseif ttl then
