@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Self, cast
 from uuid import UUID, uuid4
 
-from mognet.backend import ResultBackend
+from mognet.backend import ResultBackend, job_id
 from mognet.backoff import Backoff
 from mognet.calling import Calling
 from mognet.client import Client, create_request
@@ -259,13 +259,13 @@ class App(Calling[Context]):
         """Submit requests together, all or none, in one round trip; the results come in the same order."""
         return await self._connected_client().submit_many(list(requests), context)
 
-    async def revoke(self, id: UUID, *, force: bool = False) -> Result[Any]:
+    async def revoke(self, id: UUID | str, *, force: bool = False) -> Result[Any]:
         """Stop a job and all under it, in one durable step: what waits never runs, what runs is cancelled wherever it runs.
 
         A finished job is returned unchanged; with ``force``, its unfinished descendants are revoked all the same. An unknown
         id is marked, so that a later submit of it does not run.
         """
-        return await self._connected_client().revoke(id, force=force)
+        return await self._connected_client().revoke(job_id(id), force=force)
 
     # queues and nodes
 

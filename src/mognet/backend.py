@@ -16,7 +16,18 @@ from mognet.outcomes import merge_metadata, set_ttl
 from mognet.records import Query, Record, Token
 from mognet.registry import TaskRegistry
 from mognet.results import Result
+from mognet.times import in_seconds
 from mognet.waiting import Ended, Waiters
+
+
+def job_id(id: UUID | str) -> UUID:
+    """An id, also from its text. Raises ValueError that names what is none."""
+    if isinstance(id, UUID):
+        return id
+    try:
+        return UUID(id)
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError(f"a job's id is a UUID, not {id!r}") from None
 
 
 class ResultBackend:
@@ -36,17 +47,17 @@ class ResultBackend:
         """The result of a record."""
         return Result(record, self)
 
-    async def get(self, id: UUID) -> Result[Any] | None:
+    async def get(self, id: UUID | str) -> Result[Any] | None:
         """The job's result; None: there is no such job, or its record has expired."""
         return (await self.get_many(id))[0]
 
-    async def get_many(self, *ids: UUID) -> list[Result[Any] | None]:
+    async def get_many(self, *ids: UUID | str) -> list[Result[Any] | None]:
         """The results, in the order asked for, in one round trip."""
-        return [None if record is None else Result(record, self) for record in await self._engine.get(ids)]
+        return [None if record is None else Result(record, self) for record in await self._engine.get([job_id(id) for id in ids])]
 
-    async def wait(self, id: UUID, *, timeout: float | None = None) -> Result[Any]:
+    async def wait(self, id: UUID | str, *, timeout: float | None = None) -> Result[Any]:
         """The job's result once it has ended. Raises TimeoutError after ``timeout`` seconds, :class:`ResultLost` if it is gone."""
-        return Result((await self.ended(id, timeout=timeout))[0], self)
+        return Result((await self.ended(job_id(id), timeout=timeout))[0], self)
 
     async def ended(self, id: UUID, *, timeout: float | None = None) -> Ended:
         """Like :meth:`wait`: the record, and its value (or error) if that came along with the news."""
@@ -55,11 +66,12 @@ class ResultBackend:
                 return await ended
 
     async def read_value(self, record: Record, data: bytes | None = None) -> Any:
-        """The value of a job that succeeded, as its task's return type. Raises :class:`ResultValueLost`."""
+        """The value of a job that succeeded, as its task's return type. Raises :class:`ResultValueLost`, :class:`ResultLost`."""
         if data is None:
             data = await self._engine.value(record.id)
         if data is None:
-            raise ResultValueLost(record.id)
+            (found,) = await self._engine.get([record.id])
+            raise ResultLost(record.id) if found is None else ResultValueLost(record.id)
         task = self._registry.find(record.name or "")
         return loads(data) if task is None else task.read_value(data)
 
@@ -72,37 +84,39 @@ class ResultBackend:
                 return load_error(data)
         return None
 
-    async def get_metadata(self, id: UUID) -> dict[str, Any]:
+    async def get_metadata(self, id: UUID | str) -> dict[str, Any]:
         """The job's metadata as it is now. Raises :class:`ResultLost`."""
-        record = (await self._engine.get([id]))[0]
+        (record,) = await self._engine.get([job_id(id)])
         if record is None:
             raise ResultLost(id)
         metadata: dict[str, Any] = loads(record.metadata)
         return metadata
 
-    async def set_metadata(self, id: UUID, /, **metadata: Any) -> None:
+    async def set_metadata(self, id: UUID | str, /, **metadata: Any) -> None:
         """Merge keys into the job's metadata, whatever its state. Raises :class:`InvalidMetadata`, :class:`ResultLost`."""
         if not await self.change_metadata(id, metadata):
             raise ResultLost(id)
 
-    async def change_metadata(self, id: UUID, metadata: dict[str, Any], token: Token | None = None) -> bool:
+    async def change_metadata(self, id: UUID | str, metadata: dict[str, Any], token: Token | None = None) -> bool:
         """Merge keys; with a token, only while it holds the job. False: no such job, or the token is stale."""
         data = dump_metadata(metadata, limit=self._max_metadata_size)
         change = merge_metadata(data, token, limit=self._max_metadata_size)
-        return await self._engine.update(id, change, unless=()) is not None
+        return await self._engine.update(job_id(id), change, unless=()) is not None
 
-    async def delete(self, id: UUID, *, include_children: bool = True) -> None:
+    async def delete(self, id: UUID | str, *, include_children: bool = True) -> None:
         """Delete the job's record, value and notes; those of its descendants too."""
-        ids = [id, *[each async for each in self._descendants(id)]] if include_children else [id]
+        top = job_id(id)
+        ids = [top, *[each async for each in self._descendants(top)]] if include_children else [top]
         await self._engine.delete(ids)
 
-    async def set_ttl(self, id: UUID, ttl: timedelta, *, include_children: bool = True) -> None:
+    async def set_ttl(self, id: UUID | str, ttl: timedelta, *, include_children: bool = True) -> None:
         """Let the job's record and value live so long from now, or from its end. Raises :class:`ResultLost`."""
-        change = set_ttl(ttl.total_seconds())
-        if await self._engine.update(id, change, unless=()) is None:
+        change = set_ttl(in_seconds(ttl, "a TTL"))
+        top = job_id(id)
+        if await self._engine.update(top, change, unless=()) is None:
             raise ResultLost(id)
         if include_children:
-            async for child in self._descendants(id):
+            async for child in self._descendants(top):
                 await self._engine.update(child, change, unless=())
 
     async def _descendants(self, id: UUID) -> AsyncIterator[UUID]:
@@ -114,18 +128,18 @@ class ResultBackend:
                     todo.append(record.id)
                     yield record.id
 
-    async def get_children_count(self, id: UUID) -> int:
+    async def get_children_count(self, id: UUID | str) -> int:
         """How many jobs it submitted."""
-        return sum((await self._engine.count(Query(parent=id))).values())
+        return sum((await self._engine.count(Query(parent=job_id(id)))).values())
 
-    async def iterate_children_ids(self, id: UUID, *, count: int | None = None) -> AsyncIterator[UUID]:
+    async def iterate_children_ids(self, id: UUID | str, *, count: int | None = None) -> AsyncIterator[UUID]:
         """The ids of the jobs it submitted, oldest first."""
-        async for record in self._engine.search(Query(parent=id, limit=count)):
+        async for record in self._engine.search(Query(parent=job_id(id), limit=count)):
             yield record.id
 
-    async def iterate_children(self, id: UUID, *, count: int | None = None) -> AsyncIterator[Result[Any]]:
+    async def iterate_children(self, id: UUID | str, *, count: int | None = None) -> AsyncIterator[Result[Any]]:
         """The results of the jobs it submitted, oldest first."""
-        async for record in self._engine.search(Query(parent=id, limit=count)):
+        async for record in self._engine.search(Query(parent=job_id(id), limit=count)):
             yield Result(record, self)
 
     async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:

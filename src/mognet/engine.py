@@ -163,8 +163,9 @@ class Engine(Protocol):
 
         A job that was SUSPENDED under its lease loses the stop that this counted: its worker did not end it in order.
         Jobs that nobody holds and whose ``latest`` moment has passed end REVOKED, with their descendants, as by ``update``; their
-        record lives for the ``ttl`` that the job brought. Jobs submitted with ``enqueue=False`` that nobody has claimed ``grace`` seconds after they were due go in line: a broker
-        that lost them is not waited for. At most ``limit`` jobs or records of each kind in one call.
+        record lives for the ``ttl`` that the job brought. Jobs submitted with ``enqueue=False`` that nobody has claimed ``grace``
+        seconds after they were due go in line: a broker that lost them is not waited for. At most ``limit`` jobs or records of
+        each kind in one call.
         """
         ...
 

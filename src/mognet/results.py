@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from mognet.codec import ErrorInfo, loads, rebuild_error
 from mognet.exceptions import ResultFailed, ResultLost, ResultNotReady, Revoked
 from mognet.records import Record
 from mognet.states import FAILED, ResultState
+from mognet.times import from_seconds
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -145,22 +146,22 @@ class Result(Generic[T_co]):
     @property
     def created(self) -> datetime:
         """When it was submitted."""
-        return _datetime(self._record.created)
+        return from_seconds(self._record.created)
 
     @property
     def due(self) -> datetime:
         """From when on it may run."""
-        return _datetime(self._record.due)
+        return from_seconds(self._record.due)
 
     @property
     def started(self) -> datetime | None:
         """When it was first claimed."""
-        return None if self._record.started is None else _datetime(self._record.started)
+        return None if self._record.started is None else from_seconds(self._record.started)
 
     @property
     def finished(self) -> datetime | None:
         """When it reached its final state."""
-        return None if self._record.finished is None else _datetime(self._record.finished)
+        return None if self._record.finished is None else from_seconds(self._record.finished)
 
     @property
     def node_id(self) -> str | None:
@@ -278,10 +279,14 @@ class Result(Generic[T_co]):
 
     async def tree(self, max_depth: int = 3, max_width: int = 500) -> ResultTree:
         """The jobs under this one, ``max_depth`` levels with this one, at most ``max_width`` children of each job."""
-        node = ResultTree(self)
+        return await self._tree(max_depth, max_width, frozenset())
+
+    async def _tree(self, max_depth: int, max_width: int, above: frozenset[UUID]) -> ResultTree:
+        node, path = ResultTree(self), above | {self.id}
         if max_depth > 1:
             async for child in self.children.iter_instances(count=max_width):
-                node.children.append(await child.tree(max_depth - 1, max_width))
+                if child.id not in path:  # ids that are used again may make a circle
+                    node.children.append(await child._tree(max_depth - 1, max_width, path))
         return node
 
     async def delete(self, include_children: bool = True) -> None:
@@ -337,7 +342,3 @@ class ResultTree:
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain values, for JSON."""
         return {**self.result.to_dict(), "children": [child.to_dict() for child in self.children]}
-
-
-def _datetime(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

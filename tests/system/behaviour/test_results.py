@@ -399,3 +399,14 @@ async def test_revoked_is_raised_at_the_caller(idle: App) -> None:
     assert result.revoked
     assert result.failed
     assert isinstance(await result.value.get_raw_value(), Revoked)
+
+
+async def test_ids_may_be_texts(idle: App) -> None:
+    result = await idle.submit(Request(name="nobody", metadata={"a": 1}))
+    found = await idle.result_backend.get(str(result.id))
+    assert found is not None and found.id == result.id
+    assert await idle.result_backend.get_metadata(result.id.hex) == {"a": 1}
+    assert (await idle.revoke(str(result.id))).revoked
+    for wrong in ("garbage", 7):
+        with pytest.raises(ValueError, match="UUID"):
+            await idle.result_backend.get(wrong)  # type: ignore[arg-type]
