@@ -55,14 +55,27 @@ class RabbitMQBroker:
             return
         loop = asyncio.get_running_loop()
         seconds = self._deadline if loop.time() >= self._sore_until else SORE_DEADLINE
+        until = loop.time() + seconds
         try:
-            link = await self.giving.link(seconds)
-            await link.declare({ticket.queue for ticket in tickets})
-            await link.push(tickets, seconds)
+            while not await self._push(tickets, until - loop.time()):
+                pass
         except ConnectionError:
             self._sore_until = loop.time() + SORE_SECONDS
             raise
         self._sore_until = 0.0
+
+    async def _push(self, tickets: Sequence[Ticket], seconds: float) -> bool:
+        """False: the connection broke meanwhile, and there is time to try the next. A ticket that comes twice does no harm."""
+        began = asyncio.get_running_loop().time()
+        link = await self.giving.link(seconds)
+        try:
+            await link.declare({ticket.queue for ticket in tickets})
+            await link.push(tickets, seconds)
+        except ConnectionError:
+            if link.alive or asyncio.get_running_loop().time() - began > seconds / 2:
+                raise
+            return False
+        return True
 
     async def pull(self, queues: Collection[str], limit: int, wait: float = 0.0) -> list[Delivery]:
         if limit <= 0 or not queues:
