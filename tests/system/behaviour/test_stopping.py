@@ -562,3 +562,26 @@ async def test_revoke_against_success(app: App) -> None:
             assert await result.get() == n
         else:
             assert result.revoked
+
+
+async def test_a_job_that_waits_past_its_latest_moment_is_revoked(lab: Lab) -> None:
+    app = await lab.working(lease=0.6, minimum_concurrency=1)
+    gate = Gate()
+
+    @app.task
+    async def hold() -> None:
+        await gate.pass_through()
+
+    holder = await app.submit(hold)
+    await gate.arrived()
+    latest = datetime.now(UTC) + timedelta(seconds=0.2)
+    behind = await app.submit(Request(name=app.registry.of(hold).name, deadline=latest))
+    delayed = await app.submit(Request(name="any", deadline=latest, delay=timedelta(hours=1)))
+    nowhere = await app.submit(Request(name="any", deadline=latest, queue_name="nobody listens"))
+    for result in (behind, delayed, nowhere):
+        with pytest.raises(Revoked):
+            await soon(result)
+        assert result.number_of_starts == 0
+    gate.open()
+    assert await soon(holder) is None
+    assert len(gate.entered) == 1
