@@ -6,6 +6,10 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
+from mognet.times import LONGEST
+
+_LONGEST = LONGEST.total_seconds()
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -31,9 +35,9 @@ class Backoff:
     def ceiling(self, failures: int) -> float:
         """The longest wait, in seconds, after so many failures in a row (1 is the first)."""
         try:
-            return float(min(self.cap, self.base * self.factor ** max(0, failures - 1)))
+            return float(min(self.cap, _LONGEST, self.base * self.factor ** max(0, failures - 1)))
         except OverflowError:
-            return self.cap
+            return min(self.cap, _LONGEST)
 
     def delay(self, failures: int) -> float:
         """The wait in seconds after so many failures in a row."""

@@ -26,6 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Pr
 from mognet.config_legacy import PLACES, broker_urls, check_places, check_state_backend, drop_beaten, spread, store_url
 from mognet.exceptions import ImproperlyConfigured
 from mognet.redaction import redact_url
+from mognet.times import LONGEST
 
 __all__ = ["AppConfig", "Queues", "Resolved", "app_setting", "default_url", "project_root", "redact_url", "resolve"]
 
@@ -35,7 +36,6 @@ _ENV = "MOGNET_"
 _RESERVED = re.compile(r"MOGNET_(APP|LOG_LEVEL|LOG_FORMAT|TEST_.*|REQUIRE_.*)", re.DOTALL)
 _DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h|d|)\s*", re.ASCII | re.IGNORECASE)
 _UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_LONGEST = timedelta(days=36_525)  # a hundred years: "for ever" that can still be added to today's date
 _BYTES: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
 _warned: set[str] = set()
 
@@ -56,8 +56,8 @@ def _size(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(_number)]
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=_LONGEST)]
-Period = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0), le=_LONGEST)]
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=LONGEST)]
+Period = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0), le=LONGEST)]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 Broker = Annotated[str | list[str] | None, BeforeValidator(broker_urls)]
 Store = Annotated[str | None, BeforeValidator(store_url)]

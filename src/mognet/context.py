@@ -7,7 +7,7 @@ import concurrent.futures
 import functools
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from mognet.requests import Request
 from mognet.results import Result
 from mognet.services import ClassService, Services
 from mognet.state import State
+from mognet.times import LONGEST, from_seconds
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -242,5 +243,5 @@ class _FreeingSlot:
 
 def _deadline(call: Call) -> datetime | timedelta | None:
     if call.latest is not None:
-        return datetime.fromtimestamp(call.latest, UTC)
-    return None if call.timeout is None else timedelta(seconds=call.timeout)
+        return from_seconds(call.latest)
+    return None if call.timeout is None else timedelta(seconds=min(call.timeout, LONGEST.total_seconds()))

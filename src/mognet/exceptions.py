@@ -35,6 +35,8 @@ from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
+from mognet.times import in_seconds
+
 
 class FailedResult(Protocol):
     """What an error needs to know of the result it is about."""
@@ -268,10 +270,7 @@ class TaskError(MognetError):
 
 
 def _seconds(value: float | timedelta | None) -> float | None:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if seconds is not None and not 0 <= seconds < float("inf"):
-        raise ValueError(f"a waiting time must be 0 seconds or more, not {value!r}")
-    return seconds
+    return None if value is None else in_seconds(value, "a waiting time")
 
 
 class Pause(BaseException):

@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 from mognet.backoff import Backoff
 from mognet.codec import JSON_CONFIG, MAX_NESTING, dumps, loads
 from mognet.exceptions import ImproperlyConfigured, InvalidErrorInfo, InvalidTaskArguments, NotStorable, UnknownTask
+from mognet.times import in_seconds
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -289,8 +290,8 @@ def make_task(
         raise ValueError(f"a priority is a number from 0 to 10, not {priority}")
     if retries < 0:
         raise ValueError(f"retries must be 0 or more, not {retries}")
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if seconds is not None and seconds <= 0:
+    seconds = None if timeout is None else in_seconds(timeout, "a timeout")
+    if seconds == 0:
         raise ValueError(f"a timeout must be more than 0 seconds, not {timeout}")
     classes = retry_on if isinstance(retry_on, tuple) else (retry_on,)
     return Task(

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from mognet.times import check_moment, in_seconds
 
 T = TypeVar("T")
 
@@ -54,25 +56,33 @@ class Request(BaseModel, Generic[T]):
 
     priority: Priority = 5
 
-    @field_validator("delay")
+    @field_validator("delay", "run_at", "deadline")
     @classmethod
-    def _not_negative(cls, delay: timedelta | None) -> timedelta | None:
-        if delay is not None and delay < timedelta(0):
-            raise ValueError("delay must be 0 seconds or more; for a moment in the past, leave it out")
-        return delay
+    def _reckonable(cls, value: timedelta | datetime | None, info: ValidationInfo) -> timedelta | datetime | None:
+        what = info.field_name or "it"
+        if isinstance(value, datetime):
+            check_moment(value, what)
+        elif value is not None and what == "deadline":
+            in_seconds(max(value, timedelta(0)), what)  # one that has passed already keeps the job from running
+        elif value is not None:
+            in_seconds(value, what)
+        return value
 
-    @model_validator(mode="after")
-    def _one_start(self) -> Request[T]:
-        if self.delay is not None and self.run_at is not None:
+    # Of each field, not of the whole model: pydantic would keep a refused value that it had assigned already.
+    @field_validator("delay", "run_at")
+    @classmethod
+    def _one_start(cls, value: timedelta | datetime | None, info: ValidationInfo) -> timedelta | datetime | None:
+        other = "run_at" if info.field_name == "delay" else "delay"
+        if value is not None and info.data.get(other) is not None:
             raise ValueError("give delay or run_at, not both")
-        return self
+        return value
 
     def due_in(self) -> float:
         """Seconds from now until it may run."""
         if self.delay is not None:
             return self.delay.total_seconds()
         if self.run_at is not None:
-            return max(0.0, (self.run_at.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+            return max(0.0, self.run_at.timestamp() - datetime.now(UTC).timestamp())
         return 0.0
 
     def __repr__(self) -> str:

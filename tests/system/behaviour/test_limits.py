@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from mognet import App, Context, Request, ResultState
+from mognet import App, Backoff, Context, Pause, Request, ResultState, Retry
 from mognet.exceptions import CouldNotSubmit, InvalidTaskArguments, NotStorable
+from mognet.records import Job, Query
 
 from .conftest import soon
 
@@ -97,3 +101,66 @@ async def test_state_that_could_not_be_read(app: App) -> None:
         return refused
 
     assert await soon(app.run(work)) == 2
+
+
+# times
+
+CENTURY = timedelta(days=36_525)
+TOO_LONG = CENTURY + timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda: Request(name="a", delay=TOO_LONG),
+        lambda: Request(name="a", deadline=timedelta.max),
+        lambda: Request(name="a", deadline=datetime.max),
+        lambda: Request(name="a", run_at=datetime.now(UTC) + TOO_LONG),
+        lambda: Request(name="a", run_at=datetime.max.replace(tzinfo=UTC)),
+        lambda: Pause(resume_after=TOO_LONG),
+        lambda: Retry(after=1e300),
+        lambda: App("a", url="memory://").task(timeout=TOO_LONG)(nested),
+        lambda: App("a", url="memory://").task(timeout=float("nan"))(nested),
+    ],
+)
+def test_times_longer_than_a_century(give: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="100 years"):
+        give()
+
+
+def test_times_within_a_century() -> None:
+    Request(name="a", delay=CENTURY, deadline=CENTURY)
+    Request(name="a", run_at=datetime.now(UTC) + CENTURY - timedelta(minutes=1), deadline=timedelta(seconds=-1))
+    assert Pause(resume_after=CENTURY).resume_after == Retry(after=CENTURY).after == CENTURY.total_seconds()
+    assert Backoff(base=1e300, cap=float("inf"), jitter=False).delay(9) == CENTURY.total_seconds()
+
+
+async def test_a_ttl_longer_than_a_century(idle: App) -> None:
+    result = await idle.submit(Request(name="a"))
+    for ttl in (TOO_LONG, timedelta(seconds=-1)):
+        with pytest.raises(ValueError, match="100 years"):
+            await result.set_ttl(ttl)
+    await result.set_ttl(CENTURY)
+
+
+async def test_a_due_time_beyond_the_calendar_can_be_shown(idle: App) -> None:
+    await idle.engine.submit([Job(id=uuid4(), name="far", queue="tasks", body=b"{}", delay=3e11)])
+    [result] = [result async for result in idle.result_backend.find(Query(name="far"))]
+    assert result.due.year == 9999
+    assert result.due.astimezone() and result.to_dict()["due"].startswith("9999")
+
+
+# requests
+
+
+@pytest.mark.parametrize("field", ["delay", "run_at", "deadline", "priority"])
+def test_a_refused_assignment_changes_nothing(field: str) -> None:
+    request = Request[None](
+        name="a", deadline=timedelta(1), **({"delay": timedelta(1)} if field != "delay" else {"run_at": datetime.now(UTC)})
+    )
+    before = request.model_copy()
+    with pytest.raises(ValueError, match=r"not both|100 years|10"):
+        setattr(request, field, {"delay": timedelta(1), "run_at": datetime.now(UTC), "deadline": timedelta.max, "priority": 11}[field])
+    assert request == before
+    assert request.model_fields_set == before.model_fields_set
+    request.metadata = {"a": 1}
