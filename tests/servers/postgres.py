@@ -8,6 +8,8 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -28,14 +30,10 @@ def _as_postgres() -> list[str]:
 
 
 def postgres_server(folder: Path, *, auth: str = "scram-sha-256", **options: str) -> tuple[Server, str]:
-    """A PostgreSQL that writes to disk before it answers, and its URL. Not started yet; ``folder`` has to be short-lived."""
+    """A PostgreSQL that writes to disk before it answers, and its URL. Not started yet; others must be able to look into ``folder``."""
     initdb, postgres = (find_binary(name, f"/usr/lib/postgresql/*/bin/{name}") for name in ("initdb", "postgres"))
     prefix, port, data = _as_postgres(), free_port(), folder / "data"
     if prefix:
-        for each in (folder, *folder.parents):  # the temporary folders of pytest are for their owner only
-            if each == Path("/") or each.stat().st_mode & 0o001:
-                break
-            each.chmod(each.stat().st_mode | 0o011)
         shutil.chown(folder, "postgres")
     password = folder / "password"
     password.write_text(PASSWORD)
@@ -57,6 +55,19 @@ def postgres_server(folder: Path, *, auth: str = "scram-sha-256", **options: str
             return False
 
     return Server("postgres", [*prefix, postgres, "-D", str(data), *flags], folder, ready), url
+
+
+@contextmanager
+def own_postgres(**options: str) -> Iterator[tuple[Server, str]]:
+    """A server for one test, which may do to it what it likes. (The folders of pytest are closed to the user postgres.)"""
+    with tempfile.TemporaryDirectory(prefix="mognet-postgres-") as folder:
+        server, url = postgres_server(Path(folder), **options)
+        server.start()
+        try:
+            yield server, url
+        finally:
+            server.resume()
+            server.kill()
 
 
 @cache

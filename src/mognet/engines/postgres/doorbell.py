@@ -98,7 +98,7 @@ class Doorbell:
         if queues:
             self._ring_here(queues)
             self._bell |= set(queues)
-            self._start()
+            self.start()
 
     def tell_done(self, ended: Sequence[tuple[Record, bytes | None]]) -> None:
         """Jobs have reached a final state."""
@@ -108,7 +108,7 @@ class Doorbell:
         if ended:
             self._done += ended
             del self._done[:-MOST_WAITING]
-            self._start()
+            self.start()
 
     async def publish(self, signal: Signal) -> None:
         """Send a signal; returns when it is on its way."""
@@ -117,7 +117,7 @@ class Doorbell:
             return
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._talk.append((signal, sent))
-        self._start()
+        self.start()
         await sent
 
     @contextlib.contextmanager
@@ -125,7 +125,7 @@ class Doorbell:
         """Inside the context no ring for these queues is missed."""
         waiter = Waiter(queues)
         self._waiters.add(waiter)
-        self._start()
+        self.start()
         try:
             yield waiter
         finally:
@@ -147,7 +147,7 @@ class Doorbell:
                 self._wake.set()
 
     async def _until_heard(self, kinds: set[Kind]) -> None:
-        self._start()
+        self.start()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EXCHANGE_SECONDS), self._heard:
                 await self._heard.wait_for(lambda: self.deaf or self._closing or kinds <= self._listening)
@@ -166,7 +166,8 @@ class Doorbell:
 
     # the machine
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Connect, or look what there is to do now."""
         self._wake.set()
         if self._task is None and not self._closing:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="mognet doorbell")
@@ -262,12 +263,13 @@ class Doorbell:
         wanted = self._wanted()
         if self._closing or wanted == self._listening:
             return
-        for kind in wanted - self._listening:
-            await self._execute_only(connection, f'LISTEN "{self._channels[kind]}"')
-            await self._execute(connection, "SELECT pg_advisory_lock_shared(%s)", [self._locks[kind]])
-        for kind in self._listening - wanted:
-            await self._execute_only(connection, f'UNLISTEN "{self._channels[kind]}"')
-            await self._execute(connection, "SELECT pg_advisory_unlock_shared(%s)", [self._locks[kind]])
+        steps = [
+            f'LISTEN "{self._channels[kind]}"; SELECT pg_advisory_lock_shared({self._locks[kind]})' for kind in wanted - self._listening
+        ]
+        steps += [
+            f'UNLISTEN "{self._channels[kind]}"; SELECT pg_advisory_unlock_shared({self._locks[kind]})' for kind in self._listening - wanted
+        ]
+        await self._execute_only(connection, "; ".join(steps))
         self._listening = wanted
         async with self._heard:
             self._heard.notify_all()
@@ -275,7 +277,7 @@ class Doorbell:
     async def _execute_only(self, connection: Connection, statement: str) -> None:
         guard = asyncio.get_running_loop().call_later(EXCHANGE_SECONDS, cut, connection)
         try:
-            await connection.execute(statement.encode())
+            await connection.execute(statement.encode(), prepare=False)  # several at once cannot be prepared
         finally:
             guard.cancel()
 

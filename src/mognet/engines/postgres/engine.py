@@ -70,6 +70,7 @@ class PostgresEngine:
             raise
         self._tables = Tables(number, self.settings.schema)
         self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), number)
+        self._bell.start()
         self._pool = pool
         return self
 

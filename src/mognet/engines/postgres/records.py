@@ -139,7 +139,7 @@ async def _apply(tables: Tables, connection: Connection, found: _Found, change: 
     elif change.state is ResultState.RUNNING and record.state is ResultState.SUSPENDED:
         changed = bool(await tables.run(connection, sql.RESUME, id=id))
     if changed:
-        [row] = await tables.all(connection, sql.GET, ids=[id])
+        [row] = await tables.all(connection, sql.REREAD, id=id)
         record = make_record(row)
     return Updated(next((each for each in ended if each.id == id), record), ended)
 

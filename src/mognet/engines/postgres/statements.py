@@ -197,6 +197,10 @@ SELECT {_RECORD} FROM unnest(%(ids)s::uuid[]) AS given(id)
 CROSS JOIN LATERAL (SELECT * FROM mognet.job WHERE app = %(app)s AND id = given.id OFFSET 0) AS job {_CONTENT}
 WHERE job.expires IS NULL OR job.expires > {NOW}"""
 
+# One job that is locked, also if it has just expired.
+REREAD = f"""
+SELECT {_RECORD} FROM mognet.job {_CONTENT} WHERE app = %(app)s AND id = %(id)s"""
+
 VALUE = f"""
 SELECT value FROM mognet.job
 WHERE app = %(app)s AND id = %(id)s AND state >= 3 AND (expires IS NULL OR expires > {NOW})
