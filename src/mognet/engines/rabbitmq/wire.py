@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections import deque
@@ -25,6 +26,10 @@ except ImportError as error:
     raise ImproperlyConfigured(f'RabbitMQ needs the extra "amqp": pip install "mognet[amqp]" ({error})') from None
 
 Message = DeliveredMessage
+
+for _name in ("aiormq.connection", "aiormq.channel"):  # the session says in one line what these say in forty
+    if logging.getLogger(_name).level == logging.NOTSET:
+        logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
 
