@@ -19,11 +19,17 @@ from mognet.engine import Engine
 from mognet.exceptions import CouldNotSubmit, MognetError, NotStorable, ResultLost
 from mognet.middleware import MiddlewareStack
 from mognet.outcomes import revoke
-from mognet.records import Job, Record
+from mognet.records import Job, new_record
 from mognet.registry import TaskRegistry
 from mognet.requests import Request
 from mognet.results import Result
 from mognet.states import FINAL, ResultState
+
+MAX_LABEL = 1000
+"""Characters of a printable form of the arguments that are stored."""
+
+MAX_SHOWN = 64
+"""Characters of one argument in it."""
 
 
 class Client:
@@ -81,7 +87,7 @@ class Client:
 
     def _answer(self, job: Job, added: bool, known: Result[Any] | None) -> Result[Any]:
         if added:
-            return self._backend.result(_expected(job))
+            return self._backend.result(new_record(job, time.time()))  # but for the engine's clock
         if known is None:
             raise CouldNotSubmit(f"{job.name} {job.id} was not submitted: the attempt that submits it no longer owns its job {job.parent}")
         return known
@@ -133,10 +139,12 @@ class Client:
         return request.priority
 
     def _label(self, request: Request[Any]) -> str | None:
-        if request.kwargs_repr is not None or not self._config.show_arguments:
-            return request.kwargs_repr
+        if request.kwargs_repr is not None:
+            return _cut(request.kwargs_repr, MAX_LABEL)
+        if not self._config.show_arguments:
+            return None
         shown = [repr(arg) for arg in request.args] + [f"{name}={value!r}" for name, value in request.kwargs.items()]
-        return ", ".join(each if len(each) <= 64 else f"{each[:63]}…" for each in shown)
+        return _cut(", ".join(_cut(each, MAX_SHOWN) for each in shown), MAX_LABEL)
 
     def create_request(self, function: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> Request[Any]:
         """A request whose arguments have been checked."""
@@ -160,19 +168,5 @@ def create_request(registry: TaskRegistry, function: Callable[..., Any], args: t
     return Request(name=task.name, args=args, kwargs=kwargs)
 
 
-def _expected(job: Job) -> Record:
-    """The record that the engine has just made, but for its clock's time."""
-    now = time.time()
-    return Record(
-        id=job.id,
-        name=job.name,
-        queue=job.queue,
-        state=ResultState.PENDING,
-        priority=job.priority,
-        created=now,
-        due=now + job.delay,
-        metadata=job.metadata,
-        parent=job.parent,
-        root=job.root or job.id,
-        label=job.label,
-    )
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -88,6 +88,23 @@ class Record(NamedTuple):
         return self.starts - self.stops
 
 
+def new_record(job: Job, now: float) -> Record:
+    """The record of a job that has just been submitted."""
+    return Record(
+        id=job.id,
+        name=job.name,
+        queue=job.queue,
+        state=ResultState.PENDING,
+        priority=job.priority,
+        created=now,
+        due=now + job.delay,
+        metadata=job.metadata,
+        parent=job.parent,
+        root=job.root or job.id,
+        label=job.label,
+    )
+
+
 class Claim(NamedTuple):
     """A job leased to a worker, with all it needs to run it."""
 

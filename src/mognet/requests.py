@@ -22,7 +22,7 @@ class Request(BaseModel, Generic[T]):
     A datetime without a time zone is local time, as everywhere in Python.
     """
 
-    model_config = ConfigDict(validate_assignment=True, arbitrary_types_allowed=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(validate_assignment=True, arbitrary_types_allowed=True, extra="forbid")
 
     id: UUID = Field(default_factory=uuid4)
     """The job's id. Submitting an id again changes nothing: give your own to make a submit repeatable."""
@@ -52,7 +52,8 @@ class Request(BaseModel, Generic[T]):
     """Goes before the configured route and the task's own queue."""
 
     kwargs_repr: str | None = None
-    """A printable form of the arguments, stored with the job and shown to whoever looks. Leave secrets out of it."""
+    """A printable form of the arguments, stored with the job and shown to whoever looks; 1,000 characters of it.
+    Leave secrets out of it."""
 
     priority: Priority = 5
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from mognet.codec import dumps, loads
 from mognet.engine import Engine
-from mognet.exceptions import AttemptLost
+from mognet.exceptions import AttemptLost, NotStorable
 from mognet.records import Token
 
 
@@ -16,13 +16,14 @@ class State:
     """A task's own notes: JSON values by key, kept over crashes, pauses and retries, and gone when the job ends.
 
     Writing raises :class:`AttemptLost` when this attempt no longer owns its job, and :class:`NotStorable` for values that
-    JSON cannot hold.
+    JSON cannot hold, or that are larger than ``max_result_size``.
     """
 
-    def __init__(self, engine: Engine, token: Token, *, ttl: float | None) -> None:
+    def __init__(self, engine: Engine, token: Token, *, ttl: float | None, limit: int | None = None) -> None:
         self._engine = engine
         self._token = token
         self._ttl = ttl
+        self._limit = limit
 
     @property
     def request_id(self) -> UUID:
@@ -37,7 +38,13 @@ class State:
     async def set(self, key: str | None = None, value: Any = None, /, **values: Any) -> None:
         """Set a key, or several by name, in one step."""
         changes = values if key is None else {key: value, **values}
-        await self._save({key: dumps(value) for key, value in changes.items()})
+        await self._save({key: self._dump(key, value) for key, value in changes.items()})
+
+    def _dump(self, key: str, value: Any) -> bytes:
+        data = dumps(value)
+        if self._limit is not None and len(data) > self._limit:
+            raise NotStorable(f"the {len(data)} bytes of {key!r} are more than max_result_size={self._limit}; store them elsewhere")
+        return data
 
     async def pop(self, key: str, default: Any = None) -> Any:
         """Take a key out, and return its value or ``default``."""

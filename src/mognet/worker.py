@@ -383,7 +383,7 @@ class Worker:
         _task_log.log(level, "%s[%s] %s, attempt %d, took %.3f s", job.name, job.id, word, job.attempt, took, exc_info=error)
 
     def _context(self, attempt: Attempt) -> Context:
-        state = State(self._engine, attempt.token, ttl=self._config.state_ttl.total_seconds())
+        state = State(self._engine, attempt.token, ttl=self._config.state_ttl.total_seconds(), limit=self._config.max_result_size)
         return Context(self._app, attempt.claim, attempt.call, state, self._places[attempt], self._loop)
 
     # stopping what runs

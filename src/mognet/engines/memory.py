@@ -19,7 +19,7 @@ from mognet.codec import merge_metadata, pack_done
 from mognet.engine import DONE, SMALL_VALUE, GroupBy
 from mognet.engines.mailbox import Exchange
 from mognet.outcomes import Again, Change, Outcome, revoke
-from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token, new_record
 from mognet.states import FINAL, ResultState
 
 
@@ -103,20 +103,7 @@ class MemoryEngine:
         if self._live(job.id) is not None:
             return False
         parent = self._live(job.parent) if job.parent is not None else None
-        now = self._clock()
-        record = Record(
-            id=job.id,
-            name=job.name,
-            queue=job.queue,
-            state=ResultState.PENDING,
-            priority=job.priority,
-            created=now,
-            due=now + job.delay,
-            metadata=job.metadata,
-            parent=job.parent,
-            root=job.root or job.id,
-            label=job.label,
-        )
+        record = new_record(job, self._clock())
         if parent is not None and parent.record.state is ResultState.REVOKED:
             self._insert(Row(record, job.body))
             self._end(self._store.rows[job.id], ResultState.REVOKED, job.ttl)

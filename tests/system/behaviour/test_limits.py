@@ -13,7 +13,7 @@ from mognet import App, Backoff, Context, Pause, Request, ResultState, Retry
 from mognet.exceptions import CouldNotSubmit, InvalidTaskArguments, NotStorable
 from mognet.records import Job, Query
 
-from .conftest import soon
+from .conftest import Lab, soon
 
 
 def nested(levels: int) -> Any:
@@ -164,3 +164,26 @@ def test_a_refused_assignment_changes_nothing(field: str) -> None:
     assert request == before
     assert request.model_fields_set == before.model_fields_set
     request.metadata = {"a": 1}
+
+
+async def test_a_long_label_is_cut(lab: Lab) -> None:
+    app = await lab.connected(show_arguments=True)
+    for request in (Request[None](name="a", kwargs_repr="x" * 1001), Request[None](name="a", args=("y" * 99,) * 99)):
+        label = (await app.submit(request)).request_kwargs_repr
+        assert label is not None and len(label) == 1000 and label.endswith("…")
+        found = await app.result_backend.get(request.id)
+        assert found is not None and found.request_kwargs_repr == label
+    assert (await app.submit(Request(name="a", kwargs_repr="x" * 1000))).request_kwargs_repr == "x" * 1000
+
+
+async def test_state_above_the_limit(lab: Lab) -> None:
+    app = await lab.working(max_result_size=1000)
+
+    @app.task
+    async def work(context: Context) -> Any:
+        await context.state.set(a="x" * 998)
+        with pytest.raises(NotStorable, match=r"1001 bytes of 'b' are more than max_result_size=1000"):
+            await context.state.set(a=1, b="x" * 999)
+        return len(await context.state.get("a"))
+
+    assert await soon(app.run(work)) == 998
