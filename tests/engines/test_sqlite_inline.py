@@ -46,6 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No disk is too slow for these tests."""
     monkeypatch.setattr(pace, "QUICK", 10.0)
     monkeypatch.setattr(pace, "SLOW", 10.0)
+    monkeypatch.setattr(pace, "VERY_SLOW", 10.0)
 
 
 async def warm(engine: SQLiteEngine, threads: Threads) -> None:
@@ -165,6 +166,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets time pass."""
     monkeypatch.setattr(pace, "QUICK", 0.001)
     monkeypatch.setattr(pace, "SLOW", 0.004)
+    monkeypatch.setattr(pace, "VERY_SLOW", 0.02)
     time = [0.0]
     monkeypatch.setattr(pace, "monotonic", lambda: time[0])
 
@@ -192,13 +194,20 @@ def test_a_slow_one_calls_for_a_rest_and_new_proof(now: Callable[[float], None])
     watch.seen_inline(0.0005, 0.006)
     watch.seen_in_thread(0.0005)
     assert not watch.is_quick()
-    now(0.055)
+    now(0.02)
     assert not watch.is_quick()
     now(0.01)
     assert watch.is_quick()
     watch.seen_inline(0.0005, 0.006)
     now(10.0)
     assert not watch.is_quick()
+    watch.seen_in_thread(0.0005)
+    watch.seen_inline(0.0005, 0.03)
+    watch.seen_in_thread(0.0005)
+    now(0.9)
+    assert not watch.is_quick()
+    now(0.2)
+    assert watch.is_quick()
 
 
 def test_many_that_are_not_quick_do(now: Callable[[float], None]) -> None:
@@ -210,5 +219,5 @@ def test_many_that_are_not_quick_do(now: Callable[[float], None]) -> None:
     watch.seen_inline(0.002, 0.002)
     watch.seen_in_thread(0.0005)
     assert not watch.is_quick()
-    now(1.01)
+    now(0.11)
     assert watch.is_quick()

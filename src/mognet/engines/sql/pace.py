@@ -10,11 +10,17 @@ QUICK = 0.001
 SLOW = 0.004
 """Seconds of the event loop's time that are too many."""
 
-REST = 10
-"""How many times as long as a slow transaction the writer's thread does the writing after it."""
+REST = 4
+"""How many times as long as a slow transaction the writer's thread does the writing after it: a fifth of the time is lost at worst."""
+
+SHORT_REST = 0.1
+"""Seconds for which it does so after several commits in a row that were not quick."""
+
+VERY_SLOW = 0.02
+"""Seconds that call for a long rest."""
 
 LONG_REST = 1.0
-"""Seconds for which it does so after several slow commits in a row."""
+"""Seconds for which it does so after that."""
 
 _WEIGHT = 0.2
 """Of the newest commit in the estimate."""
@@ -41,10 +47,10 @@ class Pace:
     def seen_inline(self, commit: float, whole: float) -> None:
         """A commit on the event loop's thread took so many seconds, and with all before it so many."""
         self._estimate += (min(commit, 2 * QUICK) - self._estimate) * _WEIGHT
-        if self._estimate > QUICK:
-            self._rest(LONG_REST)
-        elif whole > SLOW:
-            self._rest(REST * whole)
+        if whole > SLOW:
+            self._rest(REST * whole if whole < VERY_SLOW else LONG_REST)
+        elif self._estimate > QUICK:
+            self._rest(SHORT_REST)
 
     def _rest(self, seconds: float) -> None:
         self._proved, self._estimate = False, 0.0
