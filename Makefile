@@ -30,7 +30,6 @@ check: $(VENV)/.dev ## formatting, lint, types, layers, news fragments, docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
-	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes mognet --ignoreexternal
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/towncrier build --draft --version next >/dev/null
 	$(BIN)/zensical build --strict --clean

@@ -50,14 +50,14 @@ class App(Calling[Context]):
     def __init__(self, name: str, config: AppConfig | None = None, *, url: str | None = None) -> None:
         if not name or "\0" in name or len(name) > 100:
             raise ImproperlyConfigured(f"an app's name is 1 to 100 characters, not {name!r}")
-        self.name = name
-        self.config = AppConfig() if config is None else config
-        self.origins = resolve(self.config, url=url).origins
+        self.name: str = name
+        self.config: AppConfig = AppConfig() if config is None else config
+        self.origins: dict[str, str] = resolve(self.config, url=url).origins
         """Where the value of each setting comes from."""
-        self.registry = TaskRegistry(global_registry)
-        self.task = TaskMaker(self.registry)
+        self.registry: TaskRegistry = TaskRegistry(global_registry)
+        self.task: TaskMaker = TaskMaker(self.registry)
         """``@app.task``: like :data:`mognet.task`, for this app only."""
-        self.services = Services(self.config)
+        self.services: Services = Services(self.config)
         self.worker: Worker | None = None
         """The worker, while :meth:`start` runs one."""
         self._middleware = MiddlewareStack()

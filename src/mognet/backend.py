@@ -37,7 +37,7 @@ class ResultBackend:
         self._engine = engine
         self._registry = registry
         self._max_metadata_size = max_metadata_size
-        self.waiters = Waiters(engine)
+        self.waiters: Waiters = Waiters(engine)
 
     async def close(self) -> None:
         """Stop waiting."""

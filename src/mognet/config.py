@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Self, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
@@ -30,7 +30,7 @@ from mognet.times import LONGEST
 
 __all__ = ["AppConfig", "Queues", "Resolved", "app_setting", "default_url", "project_root", "redact_url", "resolve"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _ENV = "MOGNET_"
 _RESERVED = re.compile(r"MOGNET_(APP|LOG_LEVEL|LOG_FORMAT|TEST_.*|REQUIRE_.*)", re.DOTALL)
@@ -70,7 +70,7 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 class _Settings(BaseModel):
     # Values may hold passwords, so errors do not repeat them.
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", validate_assignment=True, hide_input_in_errors=True)
 
     @classmethod
     def _read_old(cls, data: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -77,11 +77,11 @@ class Context(Calling["Context"]):
     """
 
     def __init__(self, app: AppFace, claim: Claim, call: Call, state: State, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
-        self.app = app
+        self.app: AppFace = app
         """The app whose worker runs the task."""
-        self.state = state
+        self.state: State = state
         """The task's own notes, kept over crashes, pauses and retries."""
-        self.attempt = claim.record.attempt
+        self.attempt: int = claim.record.attempt
         """1, and one more for each retry that the task asked for."""
         self._claim = claim
         self._call = call

@@ -281,7 +281,7 @@ class Pause(BaseException):
 
     def __init__(self, resume_after: float | timedelta | None = None) -> None:
         super().__init__(resume_after)
-        self.resume_after = _seconds(resume_after)
+        self.resume_after: float | None = _seconds(resume_after)
 
 
 class Retry(BaseException):
@@ -293,4 +293,4 @@ class Retry(BaseException):
 
     def __init__(self, after: float | timedelta | None = None) -> None:
         super().__init__(after)
-        self.after = _seconds(after)
+        self.after: float | None = _seconds(after)

@@ -244,7 +244,7 @@ class TaskRegistry:
         return [self.get(name) for name in self.names()]
 
 
-global_registry = TaskRegistry()
+global_registry: TaskRegistry = TaskRegistry()
 """What ``@task`` registers, for every app of the process."""
 
 
@@ -366,5 +366,5 @@ class TaskMaker:
         return register(*functions) if functions else register
 
 
-task = TaskMaker(global_registry)
+task: TaskMaker = TaskMaker(global_registry)
 """Register a function as a task for every app of this process: ``@task``, or ``@task(name=…, retries=…)``."""

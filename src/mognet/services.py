@@ -24,7 +24,7 @@ class ClassService(ABC, Generic[T_co]):
     """
 
     def __init__(self, config: AppConfig) -> None:
-        self.config = config
+        self.config: AppConfig = config
 
     @abstractmethod
     def __call__(self, context: Any, *args: Any, **kwargs: Any) -> T_co:
