@@ -69,9 +69,9 @@ class Worker:
         queues: Collection[str],
     ) -> None:
         self.running_tasks: dict[UUID, Attempt] = {}
-        self.burst = False
+        self.burst: bool = False
         """Stop when nothing is due and nothing runs."""
-        self.queues = sorted(queues)
+        self.queues: list[str] = sorted(queues)
         self._app = app
         self._config: AppConfig = app.config
         self._engine = engine
