@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import re
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypeVar, get_type_hints, overload
+from typing import Annotated, Any, NotRequired, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
@@ -28,6 +30,8 @@ _log = logging.getLogger(__name__)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 DEFAULT_BACKOFF = Backoff()
 _UNTYPED = (Any, inspect.Parameter.empty)
+_NAME = r"\s*['\"]?(?:\w+\.)*Context['\"]?\s*"
+_CONTEXT_TEXT = re.compile(rf"{_NAME}(?:\|\s*None\s*)?|\s*None\s*\|{_NAME}|\s*(?:\w+\.)?Optional\[{_NAME}\]\s*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +65,17 @@ class Task:
         if not self._parameters or self._parameters[0].kind in _VARIADIC:
             return False
         first = self._parameters[0]
-        annotation = first.annotation
-        text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-        return first.name == "context" or text.strip("'\" ").rpartition(".")[2] == "Context"
+        if first.name == "context" or first.annotation is inspect.Parameter.empty:
+            return first.name == "context"
+        try:
+            return _is_context(self._resolved("it", first.annotation)["it"])
+        except Exception:  # what it names may be imported for type checkers only; then its text has to do
+            return isinstance(first.annotation, str) and _CONTEXT_TEXT.fullmatch(first.annotation) is not None
+
+    def _resolved(self, name: str, annotation: Any) -> dict[str, Any]:
+        holder = types.SimpleNamespace(__annotations__={name: annotation})
+        function = inspect.unwrap(self.function)
+        return get_type_hints(holder, function.__globals__, dict(self.namespace or {}), include_extras=True)
 
     @functools.cached_property
     def signature(self) -> inspect.Signature:
@@ -77,9 +89,8 @@ class Task:
         for name, annotation in function.__annotations__.items():
             if name not in self.signature.parameters and name != "return":
                 continue  # the context's type is nobody's business here, and may be imported for type checkers only
-            holder = types.SimpleNamespace(__annotations__={name: annotation})
             try:
-                hints |= get_type_hints(holder, function.__globals__, dict(self.namespace or {}), include_extras=True)
+                hints |= self._resolved(name, annotation)
             except NameError as error:
                 raise ImproperlyConfigured(
                     f"task {self.name!r}: the annotation {annotation!r} of {name!r} cannot be resolved ({error}); "
@@ -161,6 +172,13 @@ class Task:
         return loads(data)
 
 
+def _is_context(annotation: Any) -> bool:
+    """Whether that is :class:`mognet.Context`, or one of its subclasses, or either of them ``| None``."""
+    if get_origin(annotation) in (Annotated, Union, types.UnionType):
+        return any(map(_is_context, get_args(annotation)))
+    return any((c.__module__, c.__qualname__) == ("mognet.context", "Context") for c in getattr(annotation, "__mro__", ()))
+
+
 def _not_storable(given: Mapping[str, Any]) -> list[InvalidErrorInfo]:
     errors = []
     for name, value in given.items():
@@ -204,14 +222,17 @@ class TaskRegistry:
         self._below = below
         self._by_name: dict[str, Task] = {}
         self._by_function: dict[Callable[..., Any], Task] = {}
+        self._above: weakref.WeakSet[TaskRegistry] = weakref.WeakSet()
+        if below is not None:
+            below._above.add(self)
 
     def add(self, task: Task) -> None:
         """Register a task. The same function may be registered again; another one under its name is refused."""
-        known = self.find(task.name)
-        if known is not None and _origin(known.function) != _origin(task.function):
-            raise ImproperlyConfigured(
-                f"two tasks are called {task.name!r}: {_describe(known.function)} and {_describe(task.function)}; give one another name"
-            )
+        for known in (self.find(task.name), *(above._by_name.get(task.name) for above in self._above)):
+            if known is not None and _origin(known.function) != _origin(task.function):
+                raise ImproperlyConfigured(
+                    f"two tasks are called {task.name!r}: {_describe(known.function)} and {_describe(task.function)}; give one another name"
+                )
         self._by_name[task.name] = task
         self._by_function[task.function] = task
 
@@ -278,7 +299,7 @@ def make_task(
     priority: int | None = None,
     timeout: float | timedelta | None = None,
     retries: int = 0,
-    retry_on: tuple[type[BaseException], ...] | type[BaseException] = (Exception,),
+    retry_on: Iterable[type[BaseException]] | type[BaseException] = (Exception,),
     backoff: Backoff | None = None,
 ) -> Task:
     """Check a function and the options it is to be registered with."""
@@ -293,7 +314,6 @@ def make_task(
     seconds = None if timeout is None else in_seconds(timeout, "a timeout")
     if seconds == 0:
         raise ValueError(f"a timeout must be more than 0 seconds, not {timeout}")
-    classes = retry_on if isinstance(retry_on, tuple) else (retry_on,)
     return Task(
         name=name or _default_name(function),
         function=function,
@@ -301,10 +321,18 @@ def make_task(
         priority=priority,
         timeout=seconds,
         retries=retries,
-        retry_on=classes,
+        retry_on=_exceptions(retry_on),
         backoff=backoff or DEFAULT_BACKOFF,
         namespace=_locals_around(function),
     )
+
+
+def _exceptions(retry_on: object) -> tuple[type[BaseException], ...]:
+    classes = tuple(retry_on) if isinstance(retry_on, Iterable) else (retry_on,)
+    for each in classes:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise ValueError(f"retry_on takes exception classes, not {each!r}")
+    return classes
 
 
 def _locals_around(function: Callable[..., Any]) -> Mapping[str, Any] | None:
@@ -342,7 +370,7 @@ class TaskMaker:
         priority: int | None = None,
         timeout: float | timedelta | None = None,
         retries: int = 0,
-        retry_on: tuple[type[BaseException], ...] | type[BaseException] = (Exception,),
+        retry_on: Iterable[type[BaseException]] | type[BaseException] = (Exception,),
         backoff: Backoff | None = None,
     ) -> TaskDecorator: ...
     def __call__(self, *functions: Callable[..., Any], **options: Any) -> Any:

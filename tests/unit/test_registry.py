@@ -1,0 +1,99 @@
+"""What is registered: which functions get the context, which exceptions are retried, and one function for each name."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import pytest
+
+import mognet
+from mognet import App, Context
+from mognet import Context as Ctx
+from mognet.exceptions import ImproperlyConfigured
+from mognet.registry import TaskMaker, TaskRegistry, make_task
+
+if TYPE_CHECKING:
+    import mognet.context as elsewhere
+
+
+class Mine(Context):
+    pass
+
+
+def alias(ctx: Ctx, n: int) -> None: ...
+def optional(c: Ctx | None, n: int) -> None: ...
+def old_optional(c: Optional[Context], n: int) -> None: ...  # noqa: UP045
+def dotted(c: mognet.Context, n: int) -> None: ...
+def quoted(c: "mognet.Context", n: int) -> None: ...  # noqa: UP037
+def annotated(c: Annotated[Ctx, "mine"], n: int) -> None: ...
+def subclass(c: Mine, n: int) -> None: ...
+def for_type_checkers(c: elsewhere.Context, n: int) -> None: ...
+def optional_for_type_checkers(c: elsewhere.Context | None, n: int) -> None: ...
+def old_optional_for_type_checkers(c: Optional[elsewhere.Context], n: int) -> None: ...  # noqa: UP045
+def by_name(context, n: int) -> None: ...  # type: ignore[no-untyped-def]
+
+
+def foreign(c: contextvars.Context) -> None: ...
+def inside(c: dict[str, Ctx]) -> None: ...
+def inside_for_type_checkers(c: dict[str, elsewhere.Context]) -> None: ...
+def bare(n) -> None: ...  # type: ignore[no-untyped-def]
+def second(n: int, c: Ctx) -> None: ...
+def variadic(*context: Ctx) -> None: ...
+def nothing() -> None: ...
+
+
+WITH = [alias, optional, old_optional, dotted, quoted, annotated, subclass, for_type_checkers, optional_for_type_checkers]
+WITH += [old_optional_for_type_checkers, by_name]
+
+
+@pytest.mark.parametrize("function", WITH)
+def test_these_get_the_context(function: Callable[..., Any]) -> None:
+    task = make_task(function)
+    assert task.takes_context
+    assert task.arguments([5], {}) == ((5,), {})
+
+
+@pytest.mark.parametrize("function", [foreign, inside, inside_for_type_checkers, bare, second, variadic, nothing])
+def test_these_do_not(function: Callable[..., Any]) -> None:
+    assert not make_task(function).takes_context
+
+
+def test_an_alias_that_only_the_surroundings_know() -> None:
+    from mognet import Context as Local
+
+    def nested(c: Local, n: int) -> None: ...
+
+    assert make_task(nested).takes_context
+
+
+@pytest.mark.parametrize("classes", [[ValueError], {ValueError}, ValueError, iter([ValueError])], ids=["list", "set", "class", "iterator"])
+def test_retry_on_takes_any_number_of_classes(classes: Any) -> None:
+    assert make_task(nothing, retry_on=classes).retry_on == (ValueError,)
+
+
+@pytest.mark.parametrize("wrong", ["ValueError", [ValueError()], ["ValueError"], 5, None, [int], [list[int]]], ids=str)
+def test_retry_on_takes_nothing_else(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="retry_on takes exception classes"):
+        make_task(nothing, retry_on=wrong)
+
+
+@pytest.mark.parametrize("app_first", [True, False])
+def test_one_name_for_two_functions(app_first: bool) -> None:
+    below = TaskRegistry()
+    above = TaskRegistry(below)
+    makers = [TaskMaker(above), TaskMaker(below)]
+    first, then = makers if app_first else makers[::-1]
+    first(name="same")(alias)
+    with pytest.raises(ImproperlyConfigured, match=r"'same': .*alias.*optional"):
+        then(name="same")(optional)
+    then(name="same")(alias)
+    assert above.get("same").function is alias
+    TaskMaker(TaskRegistry(TaskRegistry()))(name="same")(optional)
+
+
+def test_apps_may_have_tasks_of_one_name() -> None:
+    one, other = App("one", url="memory://"), App("other", url="memory://")
+    one.task(name="same in both")(alias)
+    other.task(name="same in both")(optional)
