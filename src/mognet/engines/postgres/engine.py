@@ -12,7 +12,7 @@ from uuid import UUID
 
 from mognet.backoff import Backoff
 from mognet.engine import GroupBy
-from mognet.engines.postgres import line, records
+from mognet.engines.postgres import line, records, upkeep
 from mognet.engines.postgres import search as searching
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.doorbell import Doorbell
@@ -115,8 +115,7 @@ class PostgresEngine:
         bell = self._doorbell
 
         def tell(answer: line.Submitted) -> None:
-            if enqueue:
-                bell.ring({job.queue for job, new in zip(jobs, answer.added, strict=True) if new})
+            bell.ring({job.queue for job, new in zip(jobs, answer.added, strict=True) if new and (enqueue or job.delay > 0)})
 
         answer = await self._run(lambda connection: line.submit(self._tables, connection, jobs, enqueue), tell)
         if answer.born_revoked:
@@ -280,7 +279,10 @@ class PostgresEngine:
 
     async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
         bell = self._doorbell
-        swept = await self._run(
-            lambda connection: line.sweep(self._tables, connection, grace, limit), lambda swept: bell.ring(swept.queues)
-        )
-        return Swept(swept.recovered, swept.expired, swept.more, swept.carried)
+
+        def tell(swept: upkeep.Upkeep) -> None:
+            bell.ring(swept.queues)
+            bell.tell_done([(record, None) for record in swept.ended])
+
+        swept = await self._run(lambda connection: upkeep.sweep(self._tables, connection, grace, limit), tell)
+        return Swept(swept.recovered, swept.expired, swept.more, late=swept.late, carried=swept.carried)

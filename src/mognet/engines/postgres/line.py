@@ -93,6 +93,7 @@ def submit_values(jobs: Sequence[Job], enqueue: bool) -> tuple[str, dict[str, An
     values["priorities"], values["priority"] = in_common([job.priority for job in jobs])
     values["delays"], values["delay"] = in_common([job.delay for job in jobs], float)
     values["ttls"], values["ttl"] = in_common([job.ttl for job in jobs], seconds)
+    values["latests"], values["latest"] = in_common([job.latest for job in jobs], seconds)
     values["metadatas"], values["metadata"] = in_common([job.metadata for job in jobs])
     values["bodies"], values["body"] = in_common([job.body for job in jobs])
     if not parents and not fenced:
@@ -251,47 +252,7 @@ async def drop_notes(tables: Tables, connection: Connection, jobs: Sequence[tupl
         await tables.run(connection, sql.UNMARK_NOTED, ids=sorted(id for id, _ in jobs))
 
 
-# --- upkeep
-
-
-class Upkeep(NamedTuple):
-    """What a sweep did, and in which queues something is in line again."""
-
-    recovered: int
-    expired: int
-    more: bool
-    carried: int
-    queues: set[str]
-
-
-async def sweep(tables: Tables, connection: Connection, grace: float, limit: int) -> Upkeep:
-    """Put lost jobs back in line, and delete what has expired."""
-    lost = await tables.all(connection, sql.RECOVER, limit=limit)
-    late = await tables.all(connection, sql.LINE_UP, limit=limit, grace=float(grace))
-    async with connection.transaction():
-        looked, expired = await _expire(tables, connection, limit)
-    queues = {from_column(queue) for (queue,) in lost + late}
-    return Upkeep(len(lost), expired, limit in (len(lost), len(late), looked), len(late), queues)
-
-
-async def _expire(tables: Tables, connection: Connection, limit: int) -> tuple[int, int]:
-    rows = await tables.all(connection, sql.EXPIRED, limit=limit)
-    if not rows:
-        return 0, 0
-    gone = [(id, seq) for id, seq, state, _, over, _ in rows if over and state >= 3]
-    values = [id for id, _, state, _, over, value_over in rows if not over and value_over and state >= 3]
-    notes = [(id, seq) for id, seq, _, noted, over, _ in rows if not over and noted]
-    count = 0
-    if gone:
-        await remove(tables, connection, [id for id, _ in gone])
-        count += len(gone)
-    if notes:
-        count += await tables.run(connection, sql.DROP_NOTES, seqs=[seq for _, seq in notes])
-        await tables.run(connection, sql.UNMARK_NOTED, ids=[id for id, _ in notes])
-    if values:
-        [(number,)] = await tables.all(connection, sql.DROP_VALUES, ids=values)
-        count += number
-    return len(rows), count
+# --- deleting
 
 
 async def remove(tables: Tables, connection: Connection, ids: Collection[UUID]) -> int:

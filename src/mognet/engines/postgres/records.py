@@ -12,7 +12,7 @@ from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.line import Tables, remove
 from mognet.engines.postgres.rows import NUMBERS, WIDTH, make_record, token_text
 from mognet.engines.postgres.text import from_column, to_column
-from mognet.outcomes import Change
+from mognet.outcomes import Change, revoke
 from mognet.records import Record, Token
 from mognet.states import FINAL, ResultState
 
@@ -97,6 +97,16 @@ async def update(tables: Tables, connection: Connection, id: UUID, change: Chang
         if found.record.state in unless:
             return Updated(found.record, [])
         return await _apply(tables, connection, found, change, tree)
+
+
+async def end_late(tables: Tables, connection: Connection, id: UUID, ttl: float | None) -> list[Record]:
+    """End a job whose time is over, and all below it, if still nobody holds it."""
+    async with connection.transaction():
+        tree = await _lock_tree(tables, connection, id)
+        if not await tables.all(connection, sql.STILL_LATE, id=id):
+            return []
+        found = await _find(tables, connection, id)
+        return [] if found is None else (await _apply(tables, connection, found, revoke(ttl=ttl), tree)).ended
 
 
 async def _lock_tree(tables: Tables, connection: Connection, id: UUID) -> dict[UUID, None]:

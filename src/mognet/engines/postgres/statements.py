@@ -44,27 +44,27 @@ WITH clock AS MATERIALIZED (SELECT {NOW} AS now), {{parents}}
 given AS MATERIALIZED (
     SELECT nextval('mognet.turn') AS seq, id, coalesce(name, %(name)s::text) AS name, coalesce(queue, %(queue)s::text) AS queue,
         coalesce(priority, %(priority)s::int8) AS priority, coalesce(delay, %(delay)s::float8) AS delay, parent, root, token,
-        coalesce(ttl, %(ttl)s::float8) AS ttl, coalesce(label, %(label)s::text) AS label,
+        coalesce(ttl, %(ttl)s::float8) AS ttl, coalesce(latest, %(latest)s::float8) AS latest, coalesce(label, %(label)s::text) AS label,
         coalesce(metadata, %(metadata)s::bytea) AS metadata, coalesce(body, %(body)s::bytea) AS body
     FROM unnest(%(ids)s::uuid[], %(names)s::text[], %(queues)s::text[],
         %(priorities)s::int8[], %(delays)s::float8[], %(ids_parent)s::uuid[], %(roots)s::uuid[], %(tokens)s::text[], %(ttls)s::float8[],
-        %(labels)s::text[], %(metadatas)s::bytea[], %(bodies)s::bytea[])
-    AS each(id, name, queue, priority, delay, parent, root, token, ttl, label, metadata, body)),
+        %(latests)s::float8[], %(labels)s::text[], %(metadatas)s::bytea[], %(bodies)s::bytea[])
+    AS each(id, name, queue, priority, delay, parent, root, token, ttl, latest, label, metadata, body)),
 fated AS MATERIALIZED (
     SELECT given.*, clock.now, {{revoked}} AS revoked FROM given {{join}} CROSS JOIN clock {{where}}),
 job AS (
     INSERT INTO mognet.job (id, app, seq, arrival, state, lined, priority, queue, name, due, created, parent, root,
-        finished, expires, value_expires, cleanup, bulky)
+        finished, expires, value_expires, cleanup, bulky, latest, late_ttl)
     SELECT id, %(app)s, seq, seq, CASE WHEN revoked THEN 5 ELSE 0 END,
         CASE WHEN revoked THEN 0 WHEN %(enqueue)s OR delay > 0 THEN 1 ELSE 2 END, priority, queue, name, now + delay, now, parent,
         nullif(root, id), CASE WHEN revoked THEN now END, CASE WHEN revoked THEN now + ttl END, CASE WHEN revoked THEN now + ttl END,
-        CASE WHEN revoked THEN now + ttl END, octet_length(body) > 2000
+        CASE WHEN revoked THEN now + ttl END, octet_length(body) > 2000, latest, ttl
     FROM fated
     ON CONFLICT (id, app) DO UPDATE SET arrival = excluded.arrival, state = excluded.state, lined = excluded.lined,
         priority = excluded.priority, queue = excluded.queue, name = excluded.name, due = excluded.due, created = excluded.created,
         parent = excluded.parent, root = excluded.root, started = NULL, finished = excluded.finished, ttl = NULL, node = NULL,
         expires = excluded.expires, value_expires = excluded.value_expires, cleanup = excluded.cleanup, starts = 0, stops = 0, attempt = 1,
-        bulky = excluded.bulky, value = NULL
+        bulky = excluded.bulky, value = NULL, latest = excluded.latest, late_ttl = excluded.late_ttl
         WHERE job.expires <= excluded.created
     RETURNING {JOB}, seq),
 content AS (
@@ -300,6 +300,14 @@ WITH late AS MATERIALIZED (
     SELECT ctid AS row FROM mognet.job WHERE app = %(app)s AND lined = 2 AND due <= {NOW} - %(grace)s::float8 ORDER BY due
     LIMIT %(limit)s::int8 FOR NO KEY UPDATE SKIP LOCKED)
 UPDATE mognet.job SET lined = 1 WHERE ctid = ANY(ARRAY(SELECT row FROM late)) RETURNING queue"""
+
+# Jobs that nobody holds and that are not to be run any more.
+LATE = f"""
+SELECT id, late_ttl FROM mognet.job WHERE app = %(app)s AND latest <= {NOW} AND state < 3 AND lease_end IS NULL
+ORDER BY latest LIMIT %(limit)s::int8"""
+STILL_LATE = (
+    f"SELECT 1 FROM mognet.job WHERE app = %(app)s AND id = %(id)s AND latest <= {NOW} AND state < 3 AND lease_end IS NULL FOR UPDATE"
+)
 
 EXPIRED = f"""
 SELECT id, seq, state, noted, coalesce(expires <= {NOW}, false), coalesce(value_expires <= {NOW}, false) FROM mognet.job

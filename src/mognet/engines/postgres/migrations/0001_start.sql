@@ -24,6 +24,8 @@ CREATE TABLE mognet.job (
     expires float8,
     value_expires float8,
     notes_expire float8,
+    latest float8,             -- from when on it is not to be run any more
+    late_ttl float8,           -- how long its record lives if it ends by that
     cleanup float8,            -- when the sweep next has something of this job to delete
     app integer NOT NULL,
     starts integer NOT NULL DEFAULT 0,
@@ -51,6 +53,8 @@ CREATE UNIQUE INDEX job_id ON mognet.job (id, app);
 CREATE INDEX job_line ON mognet.job (app, queue, priority, due, arrival) WHERE lined = 1;
 
 CREATE INDEX job_carried ON mognet.job (app, due) WHERE lined = 2;
+
+CREATE INDEX job_latest ON mognet.job (app, latest) WHERE latest IS NOT NULL AND state < 3;
 
 CREATE INDEX job_lease ON mognet.job (app, lease_end) WHERE lease_end IS NOT NULL;
 
