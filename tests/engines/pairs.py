@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import uuid4
@@ -16,29 +12,7 @@ from mognet.engines.rabbitmq.broker import RabbitMQBroker
 from mognet.engines.rabbitmq.settings import Settings, queue_name, read_urls
 from mognet.engines.rabbitmq.wire import Wire
 from mognet.testing.conformance import APP, Harness
-from servers import Server
-from servers.rabbitmq import rabbitmq_server
-
-_shared: list[str] = []
-
-
-def shared_url() -> str:
-    """A node that no test kills; started when the first asks, ended with this process."""
-    if given := os.environ.get("MOGNET_TEST_AMQP_URL"):
-        return given
-    if not _shared:
-        folder = Path(tempfile.mkdtemp(prefix="mognet-rabbitmq-"))
-        server, url = rabbitmq_server(folder)
-        server.start()
-        atexit.register(end, server, folder)
-        _shared.append(url)
-    return _shared[0]
-
-
-def end(server: Server, folder: Path) -> None:
-    """Kill a node, and delete what it has written."""
-    server.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+from servers.rabbitmq import shared_rabbitmq
 
 
 class PairHarness(Harness):
@@ -84,6 +58,6 @@ def pairs(stores: Mapping[str, Callable[[Path], Harness]]) -> dict[str, Callable
     """A pair with each of these stores."""
 
     def pair(make: Callable[[Path], Harness]) -> Callable[[Path], PairHarness]:
-        return lambda folder: PairHarness(make(folder), shared_url())
+        return lambda folder: PairHarness(make(folder), shared_rabbitmq())
 
     return {f"rabbitmq+{name}": pair(make) for name, make in stores.items()}

@@ -17,8 +17,7 @@ from mognet.engines.rabbitmq.settings import queue_arguments, queue_name, read_u
 from mognet.engines.rabbitmq.wire import Wire, spec
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.records import Delivery, Ticket
-
-from .pairs import shared_url
+from servers.rabbitmq import shared_rabbitmq
 
 LOST = "amqp://nobody:canary@127.0.0.1:1/"
 
@@ -53,7 +52,7 @@ class Lab:
 
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
-    lab = Lab(await asyncio.to_thread(shared_url))
+    lab = Lab(await asyncio.to_thread(shared_rabbitmq))
     yield lab
     await lab.close()
 

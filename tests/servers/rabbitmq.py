@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import shlex
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 from servers import Server, find_binary, free_port
 
 SCRIPTS = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"
 """Where Debian keeps the programs themselves; those on its PATH insist on being root, and on the machine's own node."""
+
+GIVEN = os.environ.get("MOGNET_TEST_AMQP_URL")
+_shared: list[str] = []
+
+
+def shared_rabbitmq() -> str:
+    """The URL of a node that no test kills; started when the first asks, ended with this process."""
+    if GIVEN:
+        return GIVEN
+    if not _shared:
+        folder = Path(tempfile.mkdtemp(prefix="mognet-rabbitmq-"))
+        server, url = rabbitmq_server(folder)
+        server.start()
+
+        def end() -> None:
+            server.kill()
+            shutil.rmtree(folder, ignore_errors=True)
+
+        atexit.register(end)
+        _shared.append(url)
+    return _shared[0]
 
 
 def rabbitmq_server(folder: Path) -> tuple[Server, str]:
