@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any, Self, cast
 from uuid import UUID, uuid4
 
 from mognet.backend import ResultBackend, job_id
 from mognet.backoff import Backoff
-from mognet.calling import Calling
 from mognet.client import Client, create_request
 from mognet.config import AppConfig, default_url, resolve
 from mognet.config_legacy import Place, place_of
-from mognet.context import Context
+from mognet.context import AppFace, Context
 from mognet.control import CONTROL, NodeStatus, QueueStats, StatusQuery, write
 from mognet.engine import Engine, OpenEngine
 from mognet.engines import engine_factory
@@ -37,7 +36,7 @@ PURGE_BATCH = 500
 PURGE_LEASE = 30.0
 
 
-class App(Calling[Context]):
+class App(AppFace):
     """An application: its tasks, its jobs and, after :meth:`start`, a worker.
 
     :param name: keeps its jobs apart from other apps' on the same engine.
@@ -244,8 +243,8 @@ class App(Calling[Context]):
     def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]:
         return create_request(self.registry, function, args, kwargs)
 
-    async def _submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
-        return await self._connected_client().submit(request, context)
+    async def _submit(self, request: Request[Any], context: Context | None, connection: Any = None) -> Result[Any]:
+        return await self._connected_client().submit(request, context, connection)
 
     async def _run(self, request: Request[Any], context: Context | None) -> Any:
         return await self._connected_client().run(request, context)
@@ -255,9 +254,8 @@ class App(Calling[Context]):
             raise self._not_connected()
         return self._client
 
-    async def submit_many(self, requests: Sequence[Request[Any]], *, context: Context | None = None) -> list[Result[Any]]:
-        """Submit requests together, all or none, in one round trip; the results come in the same order."""
-        return await self._connected_client().submit_many(list(requests), context)
+    async def _submit_many(self, requests: list[Request[Any]], context: Context | None) -> list[Result[Any]]:
+        return await self._connected_client().submit_many(requests, context)
 
     async def revoke(self, id: UUID | str, *, force: bool = False) -> Result[Any]:
         """Stop a job and all under it, in one durable step: what waits never runs, what runs is cancelled wherever it runs.

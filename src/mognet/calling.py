@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from mognet.requests import Request
@@ -22,7 +22,10 @@ class Calling(Generic[C]):
     def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]: ...
 
     @abstractmethod
-    async def _submit(self, request: Request[Any], context: C | None) -> Result[Any]: ...
+    async def _submit(self, request: Request[Any], context: C | None, connection: Any = None) -> Result[Any]: ...
+
+    @abstractmethod
+    async def _submit_many(self, requests: list[Request[Any]], context: C | None) -> list[Result[Any]]: ...
 
     @abstractmethod
     async def _run(self, request: Request[Any], context: C | None) -> Any: ...
@@ -52,7 +55,7 @@ class Calling(Generic[C]):
         return self._make_request(function, args, kwargs)
 
     @overload
-    async def submit(self, request: Request[R], /, context: C | None = None) -> Result[R]: ...
+    async def submit(self, request: Request[R], /, context: C | None = None, *, connection: Any = None) -> Result[R]: ...
     @overload
     async def submit(self, function: Callable[Concatenate[C, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Result[R]: ...
     @overload
@@ -64,10 +67,25 @@ class Calling(Generic[C]):
     async def submit(self, request: Any, /, *args: Any, **kwargs: Any) -> Result[Any]:
         """Store a request, or a call of a function, and put it in line. When this returns, it is not lost any more.
 
+        A function's options (``context=``) are unknown to type checkers, a request's are not:
+        ``submit(create_request(function, …), context=context)``.
+
         Submitting an id that is known changes nothing and gives its result. ``context=`` makes the job a child of that
-        context's job. Raises :class:`CouldNotSubmit`, and what :meth:`create_request` raises.
+        context's job. ``connection=`` (a psycopg connection to the engine's own database) submits inside its transaction: commit, and
+        it runs; roll back, and it never was. Raises :class:`CouldNotSubmit`, and what :meth:`create_request` raises.
         """
-        return await self._submit(*self._request(request, args, kwargs))
+        ours = isinstance(request, Request) or hasattr(kwargs.get("connection"), "cursor")  # a task may have an argument of that name
+        connection = kwargs.pop("connection", None) if ours else None
+        what, context = self._request(request, args, kwargs)
+        return await self._submit(what, context, connection)
+
+    @overload
+    async def submit_many(self, requests: Sequence[Request[R]], *, context: C | None = None) -> list[Result[R]]: ...
+    @overload
+    async def submit_many(self, requests: Sequence[Request[Any]], *, context: C | None = None) -> list[Result[Any]]: ...
+    async def submit_many(self, requests: Sequence[Request[Any]], *, context: C | None = None) -> list[Result[Any]]:
+        """Submit requests together, all or none, in one round trip; the results come in the same order."""
+        return await self._submit_many(list(requests), context)
 
     @overload
     async def run(self, request: Request[R], /, context: C | None = None) -> R: ...

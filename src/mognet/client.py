@@ -16,7 +16,7 @@ from mognet.config import AppConfig
 from mognet.context import Context
 from mognet.control import CONTROL, RevokeMessage, write
 from mognet.engine import Engine
-from mognet.exceptions import CouldNotSubmit, MognetError, NotStorable, ResultLost
+from mognet.exceptions import CouldNotSubmit, ImproperlyConfigured, MognetError, NotStorable, ResultLost
 from mognet.middleware import MiddlewareStack
 from mognet.outcomes import revoke
 from mognet.records import Job, new_record
@@ -49,9 +49,19 @@ class Client:
         """Wait until all that was submitted has been sent."""
         await self._submits.drain()
 
-    async def submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
-        """Store one request and put it in line; those submitted in the same moment go together."""
-        return await self._send(await self._job(request, context))
+    async def submit(self, request: Request[Any], context: Context | None, connection: Any = None) -> Result[Any]:
+        """Store one request and put it in line; those submitted in the same moment go together.
+
+        ``connection``: inside the transaction of the caller's own connection, and by itself.
+        """
+        job = await self._job(request, context)
+        if connection is None:
+            return await self._send(job)
+        submit_on = getattr(self._engine, "submit_on", None)
+        if submit_on is None:
+            raise ImproperlyConfigured("connection= needs an engine on the caller's own database; this one cannot join a transaction")
+        [added] = await submit_on(connection, [job])
+        return self._answer(job, added, None if added else await self._backend.get(job.id))
 
     async def _send(self, job: Job) -> Result[Any]:
         added = await self._sent(self._submits.add(job), job)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
-from collections.abc import Callable, Coroutine, Sequence
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
@@ -15,6 +16,7 @@ from mognet.backend import ResultBackend
 from mognet.calling import Calling
 from mognet.codec import Call, loads
 from mognet.config import AppConfig
+from mognet.control import NodeStatus, QueueStats
 from mognet.exceptions import AttemptLost, ResultLost
 from mognet.records import Claim, Record, Token
 from mognet.requests import Request
@@ -27,38 +29,37 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class AppFace(Protocol):
-    """What a task may want of its app (a :class:`mognet.App`)."""
+class AppFace(Calling["Context"]):
+    """What a task may want of its app (a :class:`mognet.App`). Inside a task, use the context's own ``run``: it frees the slot."""
 
     name: str
     config: AppConfig
-
     services: Services
 
     @property
+    @abstractmethod
     def result_backend(self) -> ResultBackend:
         """Reads, waits for, labels and deletes jobs."""
-        ...
 
-    def create_request(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Request[Any]:
-        """A request for a task's function and its arguments."""
-        ...
-
-    async def submit(self, request: Any, /, *args: Any, **kwargs: Any) -> Result[Any]:
-        """Submit a request, or a call of a function."""
-        ...
-
-    async def submit_many(self, requests: Sequence[Request[Any]], *, context: Any = None) -> list[Result[Any]]:
-        """Submit requests together."""
-        ...
-
-    async def run(self, request: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Submit, and wait for the value. Inside a task, use the context's ``run``: it frees the slot."""
-        ...
-
-    async def revoke(self, id: UUID, *, force: bool = False) -> Result[Any]:
+    @abstractmethod
+    async def revoke(self, id: UUID | str, *, force: bool = False) -> Result[Any]:
         """Stop a job and all under it."""
-        ...
+
+    @abstractmethod
+    def get_task_queue_names(self) -> set[str]:
+        """The queues that a worker of this app listens on."""
+
+    @abstractmethod
+    async def queue_stats(self, name: str) -> QueueStats:
+        """How many jobs wait in a queue, and how many workers listen on it."""
+
+    @abstractmethod
+    async def purge_task_queues(self) -> dict[str, int]:
+        """Delete the jobs that wait in the queues this app listens on."""
+
+    @abstractmethod
+    def get_current_status_of_nodes(self, *, timeout: float = 1.0) -> AsyncIterator[NodeStatus]:
+        """Ask every node what it runs."""
 
 
 class Slot(Protocol):
@@ -127,16 +128,15 @@ class Context(Calling["Context"]):
     def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]:
         return self.app.create_request(function, *args, **kwargs)
 
-    async def _submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
-        result = await self.app.submit(request, context=context or self)
+    async def _submit(self, request: Request[Any], context: Context | None, connection: Any = None) -> Result[Any]:
+        result = await self.app.submit(request, context=context or self, **({} if connection is None else {"connection": connection}))
         return self._freeing_slot(result)
 
     async def _run(self, request: Request[Any], context: Context | None) -> Any:
         return await (await self._submit(request, context))
 
-    async def submit_many(self, requests: Sequence[Request[R]]) -> list[Result[R]]:
-        """Submit children together, all or none, in one round trip; the results come in the same order."""
-        return [self._freeing_slot(result) for result in await self.app.submit_many(requests, context=self)]
+    async def _submit_many(self, requests: list[Request[Any]], context: Context | None) -> list[Result[Any]]:
+        return [self._freeing_slot(result) for result in await self.app.submit_many(requests, context=context or self)]
 
     def _freeing_slot(self, result: Result[Any]) -> Result[Any]:
         return Result(result.record, _FreeingSlot(self.app.result_backend, self._slot))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from mognet.backoff import Backoff
 from mognet.engine import Engine, GroupBy
-from mognet.exceptions import ConnectionError
+from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.outcomes import Change, Outcome
 from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
 from mognet.states import FINAL, ResultState
@@ -42,6 +42,13 @@ class GuardedEngine:
 
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
         return await self._repeat("submit", lambda: self._engine.submit(jobs, enqueue=enqueue))
+
+    async def submit_on(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:
+        """Submit inside the transaction of the caller's own connection, on engines that can."""
+        submit_on = getattr(self._engine, "submit_on", None)
+        if submit_on is None:
+            raise ImproperlyConfigured("connection= needs an engine on the caller's own database; this one cannot join a transaction")
+        return list(await submit_on(connection, jobs))
 
     async def claim(
         self,

@@ -100,6 +100,10 @@ class Doorbell:
             self._bell |= set(queues)
             self.start()
 
+    def letter(self, queues: Collection[str]) -> tuple[str, str]:
+        """Channel and text of a ring that somebody else's transaction sends when it commits."""
+        return self._channels[Kind.BELL], _bell_text(set(queues))
+
     def tell_done(self, ended: Sequence[tuple[Record, bytes | None]]) -> None:
         """Jobs have reached a final state."""
         for record, value in ended:

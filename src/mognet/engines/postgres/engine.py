@@ -7,8 +7,11 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
+
+import psycopg
+from psycopg.rows import tuple_row
 
 from mognet.backoff import Backoff
 from mognet.engine import GroupBy
@@ -122,6 +125,24 @@ class PostgresEngine:
             born = await self.get(answer.born_revoked)
             bell.tell_done([(record, None) for record in born if record is not None])
         return answer.added
+
+    async def submit_on(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:
+        """Submit inside the transaction of a psycopg connection to the same database: it commits, or they never were."""
+        steps = line.submit_over(self._tables, jobs, self._doorbell.letter({job.queue for job in jobs}))
+        added: list[bool] = []
+        if isinstance(connection, psycopg.AsyncConnection):
+            async with connection.cursor(row_factory=tuple_row) as cursor:
+                for statement, values, meaning in steps:
+                    await cursor.execute(statement, values)
+                    added += meaning(await cursor.fetchall())
+        elif isinstance(connection, psycopg.Connection):
+            with connection.cursor(row_factory=tuple_row) as plain:
+                for statement, values, meaning in steps:
+                    plain.execute(statement, values)
+                    added += meaning(plain.fetchall())
+        else:
+            raise ImproperlyConfigured(f"connection= takes a psycopg Connection or AsyncConnection here, not {type(connection).__name__}")
+        return added
 
     async def claim(
         self,

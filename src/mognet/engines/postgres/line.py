@@ -130,6 +130,16 @@ def submitted(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> Submitted
     return Submitted([states.get(job.id) == 0 for job in jobs], [id for id, state in states.items() if state == _REVOKED])
 
 
+def submit_over(
+    tables: Tables, jobs: Sequence[Job], letter: tuple[str, str]
+) -> Iterator[tuple[bytes, dict[str, Any], Callable[[Sequence[tuple[Any, ...]]], list[bool]]]]:
+    """Statements that add jobs in somebody else's transaction, and what their rows mean; the last one rings when that commits."""
+    for run in in_runs(jobs):
+        statement, values = submit_values(run, True)
+        yield qualified(statement, tables.schema), {"app": tables.app, **values}, lambda rows, run=run: submitted(run, rows).added  # type: ignore[misc]
+    yield b"SELECT pg_notify(%(channel)s, %(text)s)", {"channel": letter[0], "text": letter[1]}, lambda rows: []
+
+
 # --- claim
 
 

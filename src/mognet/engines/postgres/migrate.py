@@ -11,7 +11,9 @@ from mognet.exceptions import ImproperlyConfigured
 LOCK = 0x6D6F676E6574
 """The advisory lock under which a schema is changed; by transaction, so that it works behind a pooler."""
 
-_EXISTS = "SELECT to_regclass(%s::text) IS NOT NULL"
+# By a table of its own, not by to_regclass: that may still believe what was so before the lock was waited for.
+_EXISTS = """
+SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE relname = 'version' AND nspname = %s::text"""
 _CREATE = 'CREATE SCHEMA IF NOT EXISTS "mognet"'
 _VERSIONS = "CREATE TABLE IF NOT EXISTS mognet.version (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())"
 _READ = "SELECT max(version) FROM mognet.version"
@@ -26,9 +28,9 @@ def migrations() -> list[str]:
 
 async def schema_version(connection: Connection, schema: str) -> int:
     """Which migration a schema has come to; 0: there is none yet."""
-    cursor = await connection.execute(_EXISTS, (f'"{schema}".version',))
+    cursor = await connection.execute(_EXISTS, (schema,))
     row = await cursor.fetchone()
-    if row is None or not row[0]:
+    if row is None:
         return 0
     row = await (await connection.execute(qualified(_READ, schema))).fetchone()
     return int(row[0] or 0) if row is not None else 0
