@@ -127,7 +127,9 @@ async def submitting() -> None:
     assert_type(await app.submit(nothing), Result[None])
     request: Request[int] = Request(name="a")
     assert_type(await app.submit(request), Result[int])
-    assert_type(await app.submit_many([request, request]), list[Result[Any]])
+    assert_type(await app.submit_many([request, request]), list[Result[int]])
+    mixed: list[Request[Any]] = [request, Request[str](name="b")]
+    assert_type(await app.submit_many(mixed), list[Result[Any]])
 
 
 async def running(context: Context) -> None:
@@ -148,6 +150,20 @@ async def inside(context: Context) -> None:
     assert_type(await context.submit(plain, 5), Result[Owner])
     assert_type(await context.submit(request), Result[int])
     assert_type(context.create_request(plain, 5), Request[Owner])
+    assert_type(await context.submit_many([request]), list[Result[int]])
+    # its app has the same face, and with a request a context may be named
+    assert_type(await context.app.submit(with_context, 5), Result[list[int]])
+    assert_type(await context.app.run(sync_plain, 5), float)
+    assert_type(context.app.create_request(plain, 5), Request[Owner])
+    assert_type(await context.app.submit_many([request]), list[Result[int]])
+    assert_type(await context.app.queue_stats("tasks"), QueueStats)
+    assert_type(context.app.get_task_queue_names(), set[str])
+    assert_type(await context.app.purge_task_queues(), dict[str, int])
+    async for node in context.app.get_current_status_of_nodes(timeout=1):
+        assert_type(node, NodeStatus)
+    context.app.create_request(plain, "five")  # type: ignore[call-overload] # pyright: ignore
+    assert_type(await app.submit(app.create_request(plain, 5), context=context), Result[Owner])
+    assert_type(await app.run(app.create_request(plain, 5), context=context), Owner)
     assert_type(context.attempt, int)
     assert_type(context.state, State)
     assert_type(context.request, Request[Any])
