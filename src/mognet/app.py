@@ -243,8 +243,8 @@ class App(AppFace):
     def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]:
         return create_request(self.registry, function, args, kwargs)
 
-    async def _submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
-        return await self._connected_client().submit(request, context)
+    async def _submit(self, request: Request[Any], context: Context | None, connection: Any = None) -> Result[Any]:
+        return await self._connected_client().submit(request, context, connection)
 
     async def _run(self, request: Request[Any], context: Context | None) -> Any:
         return await self._connected_client().run(request, context)

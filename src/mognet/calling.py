@@ -22,7 +22,7 @@ class Calling(Generic[C]):
     def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]: ...
 
     @abstractmethod
-    async def _submit(self, request: Request[Any], context: C | None) -> Result[Any]: ...
+    async def _submit(self, request: Request[Any], context: C | None, connection: Any = None) -> Result[Any]: ...
 
     @abstractmethod
     async def _submit_many(self, requests: list[Request[Any]], context: C | None) -> list[Result[Any]]: ...
@@ -55,7 +55,7 @@ class Calling(Generic[C]):
         return self._make_request(function, args, kwargs)
 
     @overload
-    async def submit(self, request: Request[R], /, context: C | None = None) -> Result[R]: ...
+    async def submit(self, request: Request[R], /, context: C | None = None, *, connection: Any = None) -> Result[R]: ...
     @overload
     async def submit(self, function: Callable[Concatenate[C, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Result[R]: ...
     @overload
@@ -71,9 +71,13 @@ class Calling(Generic[C]):
         ``submit(create_request(function, …), context=context)``.
 
         Submitting an id that is known changes nothing and gives its result. ``context=`` makes the job a child of that
-        context's job. Raises :class:`CouldNotSubmit`, and what :meth:`create_request` raises.
+        context's job. ``connection=`` (a psycopg connection to the engine's own database) submits inside its transaction: commit, and
+        it runs; roll back, and it never was. Raises :class:`CouldNotSubmit`, and what :meth:`create_request` raises.
         """
-        return await self._submit(*self._request(request, args, kwargs))
+        ours = isinstance(request, Request) or hasattr(kwargs.get("connection"), "cursor")  # a task may have an argument of that name
+        connection = kwargs.pop("connection", None) if ours else None
+        what, context = self._request(request, args, kwargs)
+        return await self._submit(what, context, connection)
 
     @overload
     async def submit_many(self, requests: Sequence[Request[R]], *, context: C | None = None) -> list[Result[R]]: ...

@@ -128,8 +128,8 @@ class Context(Calling["Context"]):
     def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]:
         return self.app.create_request(function, *args, **kwargs)
 
-    async def _submit(self, request: Request[Any], context: Context | None) -> Result[Any]:
-        result = await self.app.submit(request, context=context or self)
+    async def _submit(self, request: Request[Any], context: Context | None, connection: Any = None) -> Result[Any]:
+        result = await self.app.submit(request, context=context or self, **({} if connection is None else {"connection": connection}))
         return self._freeing_slot(result)
 
     async def _run(self, request: Request[Any], context: Context | None) -> Any:
