@@ -33,7 +33,8 @@ async def keep_tidy(engine: Engine, *, interval: float, swept: Callable[[], None
                     sweep = await engine.sweep()
                     recovered, more = recovered + sweep.recovered, sweep.more
                 if recovered:
-                    _log.warning("%d jobs of lost workers are in line again", recovered)
+                    jobs = "1 job of a lost worker is" if recovered == 1 else f"{recovered} jobs of lost workers are"
+                    _log.warning("%s in line again", jobs)
             swept()
         except MognetError as error:
             _log.warning("the sweep failed and will be tried again: %s", error)

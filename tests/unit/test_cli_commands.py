@@ -354,7 +354,7 @@ class TestDoctor:
 
         monkeypatch.setattr(app, "connect", refuse)
         said = mognet("doctor")
-        assert said.code == 1
+        assert said.code == 4
         assert "✗ engine" in said.out
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mognet.cli.doctor_sqlite import _library, examine_sqlite, file_system
+from mognet.engines.sql.checkup import examine_sqlite, file_system, library
 
 
 @pytest.fixture
@@ -65,4 +65,4 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_the_version_that_lost_the_bug() -> None:
-    assert [_library(version).grade for version in ((3, 40, 1), (3, 51, 2), (3, 51, 3), (3, 52, 0))] == ["warning", "warning", "ok", "ok"]
+    assert [library(version).grade for version in ((3, 40, 1), (3, 51, 2), (3, 51, 3), (3, 52, 0))] == ["warning", "warning", "ok", "ok"]

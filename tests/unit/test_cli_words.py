@@ -22,7 +22,7 @@ from mognet.cli.labels import FIELDS, Label
 from mognet.cli.loading import find_app
 from mognet.cli.options import Options
 from mognet.cli.shell import app as typer_app
-from mognet.cli.shell import nodes_app, queues_app, tasks_app
+from mognet.cli.shell import nodes_app, queues_app, store_app, tasks_app
 from mognet.cli.taskargs import find_task, make_request, parse_values
 from mognet.records import Record
 from mognet.results import Result
@@ -62,7 +62,7 @@ def test_app_options_and_command_are_told_apart(line: str, options: str, app: st
 
 
 def test_the_list_of_commands_is_complete() -> None:
-    groups = {"tasks": tasks_app, "queues": queues_app, "nodes": nodes_app}
+    groups = {"tasks": tasks_app, "queues": queues_app, "nodes": nodes_app, "store": store_app}
     names = {str(each.name or each.callback.__name__) for each in typer_app.registered_commands if each.callback}
     assert set(COMMANDS) == names | set(groups)
     for name, group in groups.items():

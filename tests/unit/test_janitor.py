@@ -29,7 +29,7 @@ async def test_recovers_and_goes_on_after_errors(caplog: pytest.LogCaptureFixtur
     await swept.wait()
     tidying.cancel()
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR, logging.WARNING]
-    assert "1 jobs of lost workers" in caplog.text
+    assert "1 job of a lost worker is in line again" in caplog.text
 
 
 async def test_does_not_take_jobs_from_the_living_right_after_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:

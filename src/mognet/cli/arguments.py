@@ -12,6 +12,7 @@ COMMANDS: Mapping[str, frozenset[str]] = {
     "tasks": frozenset({"list", "get", "tree", "revoke"}),
     "queues": frozenset({"list", "purge"}),
     "nodes": frozenset({"status"}),
+    "store": frozenset({"info", "migrate"}),
     "doctor": frozenset(),
     "demo": frozenset(),
 }

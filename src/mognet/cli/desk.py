@@ -58,9 +58,10 @@ class Desk:
         from rich.live import Live
 
         screen = console(color=self.options.color)
-        with Live(console=screen, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
             while True:
-                live.update((await look()).view.rich(screen.width), refresh=True)
+                view = (await look()).view.fit(screen.height)
+                live.update(view.rich(screen.width), refresh=True)
                 await asyncio.sleep(poll)
 
     def note(self, text: str) -> None:

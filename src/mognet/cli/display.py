@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from mognet.cli.text import clean
@@ -61,6 +61,15 @@ class Sheet:
     rows: list[Sequence[Span | str]] = field(default_factory=list)
     empty: str = "nothing found"
     """What is said when there are no rows."""
+    more: int = 0
+    """Rows that are left out at the end."""
+
+    def fit(self, height: int) -> Sheet:
+        """What of it a terminal of so many lines can show, and how much is left out."""
+        room = max(1, height - 2)  # the titles, and the line that says how much is left out
+        if len(self.rows) < height:
+            return self
+        return replace(self, rows=self.rows[:room], more=len(self.rows) - room)
 
     def plain(self) -> str:
         """As text for a pipe: nothing is cut."""
@@ -73,6 +82,7 @@ class Sheet:
 
     def rich(self, width: int) -> RenderableType:
         """For a terminal of so many columns."""
+        from rich.console import Group
         from rich.table import Table
 
         if not self.rows:
@@ -82,7 +92,7 @@ class Sheet:
             table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis", width=cells)
         for row in self.rows:
             table.add_row(*(_text([cell]) for cell in row))
-        return table
+        return Group(table, _text([_left_out(self.more)])) if self.more else table
 
     def _widths(self, width: int) -> list[int]:
         """What each column gets: its full width, or, if that is too much, the widest that may shrink give way."""
@@ -107,6 +117,13 @@ class Lines:
     cut: bool = False
     """Whether lines are cut at the terminal's edge rather than wrapped."""
 
+    def fit(self, height: int) -> Lines:
+        """What of it a terminal of so many lines can show, and how much is left out."""
+        room = max(1, height - 1)
+        if len(self.lines) <= height:
+            return self
+        return Lines([*self.lines[:room], [_left_out(len(self.lines) - room)]], self.cut)
+
     def plain(self) -> str:
         """As text for a pipe."""
         return "\n".join("".join(map(_plain, line)) for line in self.lines)
@@ -122,6 +139,10 @@ class Lines:
 
 
 View = Sheet | Lines
+
+
+def _left_out(count: int) -> Span:
+    return Span(f"… and {count:,} more: a taller window shows them", "dim")
 
 
 def console(*, stderr: bool = False, color: bool) -> Console:

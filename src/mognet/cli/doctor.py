@@ -8,22 +8,21 @@ import importlib.util
 import platform
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from uuid import uuid4
 
 from mognet import __version__
 from mognet.app import App
 from mognet.cli.desk import Answer, write
-from mognet.cli.display import Line, Lines, Span
-from mognet.cli.doctor_sqlite import examine_sqlite
-from mognet.cli.failures import FAILED, OK, CommandError
-from mognet.cli.findings import Finding, error, ok, warning
+from mognet.cli.failures import FAILED, OK, UNREACHABLE, CommandError
+from mognet.cli.findings import as_lines
 from mognet.cli.loading import load_app
 from mognet.cli.logsetup import set_up
 from mognet.cli.options import Options
 from mognet.cli.queues import measure
+from mognet.cli.store import looks
 from mognet.cli.text import clean, plural, span
-from mognet.exceptions import MognetError
+from mognet.engines.findings import Checkup, Finding, error, ok, warning
+from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError
 from mognet.records import Job
 from mognet.redaction import redact_url
 
@@ -32,7 +31,7 @@ WAKE_UP = 5.0
 
 
 def examine(options: Options, *, json: bool) -> int:
-    """Look at everything, and show it; 1 if something has to be mended."""
+    """Look at everything, and show it; 1 if something has to be mended, 4 if an engine cannot be reached."""
     set_up(options, default_level="ERROR")
     findings = [_versions()]
     try:
@@ -41,24 +40,20 @@ def examine(options: Options, *, json: bool) -> int:
         findings.append(error("app", clean(problem)))
         return _show(findings, options, json=json)
     findings += _imports(app)
+    visit = _Visit(app, options)
 
     async def look() -> list[Finding]:
-        return [finding async for finding in _engine(app, options)]
+        return [finding async for finding in visit.findings()]
 
-    return _show([*findings, *asyncio.run(look())], options, json=json)
+    findings += asyncio.run(look())
+    return _show(findings, options, json=json, reached=visit.reached)
 
 
-def _show(findings: list[Finding], options: Options, *, json: bool) -> int:
+def _show(findings: list[Finding], options: Options, *, json: bool, reached: bool = True) -> int:
     healthy = all(finding.grade != "error" for finding in findings)
     data = {"ok": healthy, "findings": [finding._asdict() for finding in findings]}
-    lines: list[Line] = []
-    for finding in findings:
-        lines.append([finding.mark, " ", Span(finding.subject, "bold"), f"  {finding.text}"])
-        if finding.remedy:
-            lines.append([Span(f"    → {finding.remedy}", "dim")])
-
-    write(Answer(data, Lines(lines)), options, json=json)
-    return OK if healthy else FAILED
+    write(Answer(data, as_lines(findings)), options, json=json)
+    return OK if healthy else FAILED if reached else UNREACHABLE
 
 
 def _versions() -> Finding:
@@ -85,47 +80,70 @@ def _imports(app: App) -> Iterator[Finding]:
         yield warning("app", f"{app.name}, no task is registered", "decorate functions with @task, and name their modules in `imports`")
 
 
-async def _engine(app: App, options: Options) -> AsyncIterator[Finding]:
-    shown = redact_url(app.url)
-    origin = app.origins.get("url", "code")
-    began = time.perf_counter()
-    try:
-        await app.connect()
-    except (MognetError, OSError) as problem:
+class _Visit:
+    """A look at the engine of an app, and at the servers behind it."""
+
+    def __init__(self, app: App, options: Options) -> None:
+        self.app = app
+        self.options = options
+        self.reached = True
+
+    async def findings(self) -> AsyncIterator[Finding]:
+        """First as workers see it, and then by itself."""
+        began = time.perf_counter()
+        try:
+            await self.app.connect()
+        except (MognetError, OSError) as problem:
+            yield self._refused(problem)
+        else:
+            try:
+                yield ok("engine", f"{redact_url(self.app.url)}, connected in {span(time.perf_counter() - began)}")
+                yield await _round_trip(self.app)
+                async for finding in _queues(self.app, self.options):
+                    yield finding
+            except MognetError as problem:
+                self._note(problem)
+                yield error("engine", f"{redact_url(self.app.url)}: {clean(problem)}")
+            finally:
+                await self.app.close()
+        try:
+            sections = looks(self.app)
+        except ImproperlyConfigured:
+            return  # which has been said
+        for section, checkup in sections.items():
+            for finding in await self._ask(checkup):
+                yield finding._replace(section=section)
+
+    def _refused(self, problem: Exception) -> Finding:
+        self._note(problem)
+        config = self.app.config
+        setting = "url" if config.url is not None or config.result_backend is None else "result_backend"
+        origin = self.app.origins.get(setting, "code")
         where = {"default": "the default", "--url": "given by --url"}.get(origin, f"from {origin}")
-        yield error("engine", f"{shown} ({where}) cannot be used: {clean(problem)}", "--url tries another")
-        return
-    try:
-        yield ok("engine", f"{shown}, connected in {span(time.perf_counter() - began)}")
-        yield await _round_trip(app)
-        if app.url.startswith("sqlite:"):
-            for finding in await asyncio.to_thread(lambda: list(examine_sqlite(_path(app.url)))):
-                yield finding
-        elif app.url.startswith("memory:"):
-            yield warning(
-                "engine", "memory:// keeps jobs in one process, and forgets them with it", "leave the URL out: a SQLite file is the default"
-            )
-        async for finding in _queues(app, options):
-            yield finding
-    except MognetError as problem:
-        yield error("engine", f"{shown}: {clean(problem)}")
-    finally:
-        await app.close()
+        return error("engine", f"{redact_url(self.app.url)} ({where}) cannot be used: {clean(problem)}", "--url tries another")
 
+    def _note(self, problem: Exception) -> None:
+        self.reached = self.reached and not isinstance(problem, ConnectionError | OSError)
 
-def _path(url: str) -> Path:
-    from mognet.engines.sql.connection import parse_url
-
-    return parse_url(url).path
+    async def _ask(self, checkup: Checkup) -> list[Finding]:
+        try:
+            return await checkup.examine(self.app.get_task_queue_names())
+        except (MognetError, OSError) as problem:
+            self._note(problem)
+            return [error(checkup.title, f"{checkup.shown} cannot be looked at: {clean(problem)}", "start it, or correct the URL")]
 
 
 async def _round_trip(app: App) -> Finding:
-    """Write a record that no worker sees, delete it, and send ourselves a signal."""
+    """Write a record that no worker sees, read and delete it, and send ourselves a signal."""
     job = Job(uuid4(), "mognet.doctor", "mognet.doctor", b"{}", ttl=60.0)
     began = time.perf_counter()
     await app.engine.submit([job], enqueue=False)
-    written = time.perf_counter() - began
+    written, began = time.perf_counter() - began, time.perf_counter()
+    found = await app.engine.get([job.id])
+    read = time.perf_counter() - began
     await app.engine.delete([job.id])
+    if found == [None]:
+        return error("round trip", "a record was gone as soon as it was written", "name a server that takes writes and keeps them")
     channel = f"doctor:{job.id.hex}"
     async with app.engine.subscribe(channel) as signals:
         began = time.perf_counter()
@@ -134,14 +152,20 @@ async def _round_trip(app: App) -> Finding:
             async with asyncio.timeout(WAKE_UP):
                 await anext(signals)
         except TimeoutError:
+            text = f"write {_ms(written)}, read {_ms(read)}, but a signal did not arrive within {WAKE_UP:g} s"
             return error(
-                "round trip", f"write {_ms(written)}, but a signal did not arrive within {WAKE_UP:g} s", "waiting still works, but slowly"
+                "round trip", text, "waiting still works, but slowly; a user of the engine may lack the right to publish and subscribe"
             )
-    return ok("round trip", f"write {_ms(written)}, wake-up {_ms(time.perf_counter() - began)}")
+    return ok("round trip", f"write {_ms(written)}, read {_ms(read)}, wake-up {_ms(time.perf_counter() - began)}")
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms"
+
+
+def waiting(count: int) -> str:
+    """``1 job waits``, ``2 jobs wait``."""
+    return f"{plural(count, 'job')} {'waits' if count == 1 else 'wait'}"
 
 
 async def _queues(app: App, options: Options) -> AsyncIterator[Finding]:
@@ -150,9 +174,7 @@ async def _queues(app: App, options: Options) -> AsyncIterator[Finding]:
     for row in alone:
         queue = clean(row["queue"])
         start = "run" if row["queue"] in app.get_task_queue_names() else f"run -q {queue}"
-        yield warning(
-            "workers", f"no worker listens on queue {queue!r}, but {plural(row['ready'], 'job')} wait there", options.again(start)
-        )
+        yield warning("workers", f"no worker listens on queue {queue!r}, but {waiting(row['ready'])} there", options.again(start))
     if not alone:
         listening = sum(bool(row["workers"]) for row in rows)
         yield ok("workers", f"{plural(listening, 'queue')} of {len(rows)} with a worker, and no job waits for one")

@@ -1,40 +1,24 @@
-"""What a check finds."""
+"""How findings are shown."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
 
-from mognet.cli.display import Span
-
-Grade = Literal["ok", "warning", "error"]
+from mognet.cli.display import Line, Lines, Span
+from mognet.engines.findings import Finding, Grade
 
 _MARKS: dict[Grade, Span] = {"ok": Span("✓", "green"), "warning": Span("!", "yellow"), "error": Span("✗", "red")}
 
 
-class Finding(NamedTuple):
-    """One thing that was looked at: how it is, and what mends it."""
-
-    grade: Grade
-    subject: str
-    text: str
-    remedy: str | None = None
-
-    @property
-    def mark(self) -> Span:
-        """✓, ! or ✗."""
-        return _MARKS[self.grade]
-
-
-def ok(subject: str, text: str) -> Finding:
-    """As it should be."""
-    return Finding("ok", subject, text)
-
-
-def warning(subject: str, text: str, remedy: str | None = None) -> Finding:
-    """Worth knowing."""
-    return Finding("warning", subject, text, remedy)
-
-
-def error(subject: str, text: str, remedy: str | None = None) -> Finding:
-    """Has to be mended."""
-    return Finding("error", subject, text, remedy)
+def as_lines(findings: Iterable[Finding]) -> Lines:
+    """One line for each, with what mends it below; broker and store under headings of their own."""
+    lines: list[Line] = []
+    section = ""
+    for finding in findings:
+        if finding.section != section:
+            section = finding.section
+            lines.append([Span(section or "app", "bold")])
+        lines.append([_MARKS[finding.grade], " ", Span(finding.subject, "bold"), f"  {finding.text}"])
+        if finding.remedy:
+            lines.append([Span(f"    → {finding.remedy}", "dim")])
+    return Lines(lines)

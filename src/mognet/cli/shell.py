@@ -43,6 +43,7 @@ app = typer.Typer(name="mognet", context_settings=_SETTINGS, no_args_is_help=Tru
 tasks_app = typer.Typer(help="Look at jobs, and revoke them.", no_args_is_help=True)
 queues_app = typer.Typer(help="Look at queues, and empty them.", no_args_is_help=True)
 nodes_app = typer.Typer(help="Ask the workers.", no_args_is_help=True)
+store_app = typer.Typer(help="Look at where the jobs are kept.", no_args_is_help=True)
 
 
 def execute(words: list[str]) -> int:
@@ -344,9 +345,28 @@ def nodes_status(
     return serve(context.obj, lambda desk: show_nodes(desk, timeout, label), json=json or format is Format.json, poll=poll)
 
 
+@store_app.command("info")
+def store_info(context: typer.Context, format: FormatOption = Format.text, json: JsonOption = False) -> int:
+    """Show where the jobs are kept, in which form, and how many."""
+    from mognet.cli.store import show_store
+
+    return show_store(context.obj, json=json or format is Format.json)
+
+
+_CheckOption = Annotated[bool, typer.Option("--check", help="Only say whether that is needed: then the exit code is 1.")]
+
+
+@store_app.command("migrate")
+def store_migrate(context: typer.Context, check: _CheckOption = False, format: FormatOption = Format.text, json: JsonOption = False) -> int:
+    """Bring the database's schema up to date, as the first worker would."""
+    from mognet.cli.store import migrate_store
+
+    return migrate_store(context.obj, check=check, json=json or format is Format.json)
+
+
 @app.command()
 def doctor(context: typer.Context, format: FormatOption = Format.text, json: JsonOption = False) -> int:
-    """Check the app, its settings and its engine. Exit code 1 if something has to be mended."""
+    """Check the app, its settings and its engine. Exit code 1: something has to be mended; 4: no engine."""
     from mognet.cli.doctor import examine
 
     return examine(context.obj, json=json or format is Format.json)
@@ -373,3 +393,4 @@ def demo(
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(queues_app, name="queues")
 app.add_typer(nodes_app, name="nodes")
+app.add_typer(store_app, name="store")
