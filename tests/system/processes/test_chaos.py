@@ -184,7 +184,8 @@ class Check:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
             file.row_factory = sqlite3.Row
             self.rows = {str(UUID(bytes=row["id"])): dict(row) for row in file.execute("SELECT * FROM job")}
-            self.values = dict(file.execute("SELECT seq, data FROM content").fetchall())
+            values = "SELECT seq, coalesce(result, (SELECT data FROM content WHERE key = 2 * seq + 1)) FROM job"
+            self.values = dict(file.execute(values).fetchall())
             self.notes = file.execute("SELECT count(*) FROM note").fetchone()[0]
             assert file.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
 
