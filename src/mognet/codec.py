@@ -287,7 +287,8 @@ _CAUSE: Any = vars(BaseException)["__cause__"]
 def rebuild_error(info: ErrorInfo) -> Exception:
     """The exception itself, if its class is loaded in this process, else a :class:`TaskError` with all that is known.
 
-    No code of the class is run: only the built-in base's constructor is called, and the attributes are put back as they were.
+    Of the class's own code only ``__str__`` is run, to see that it works: the constructor called is that of the built-in base, and the
+    attributes are put back as they were.
     """
     remote = TaskError(info.type_name, info.message, info.traceback)
     cls = _loaded_exception(info.type_name)

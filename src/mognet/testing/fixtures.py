@@ -13,7 +13,7 @@ from mognet.app import App
 from mognet.exceptions import ImproperlyConfigured, NotConnected
 from mognet.records import Query, Record
 from mognet.states import FINAL, ResultState
-from mognet.testing.plugin import async_fixture
+from mognet.testing.asynchronous import async_fixture
 
 _UNFINISHED = frozenset(ResultState) - FINAL
 

@@ -6,26 +6,16 @@ the fixture lives. ``mognet_worker`` connects it and runs a worker; ``await mogn
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mognet.testing.asynchronous import async_fixture
+
 if TYPE_CHECKING:
     from mognet.app import App
     from mognet.testing.fixtures import RunningWorker
-
-
-def async_fixture(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """``pytest.fixture`` for async functions: pytest-asyncio's where that is installed; else whichever plugin there is takes it."""
-    decorator: Callable[[Callable[..., Any]], Any]
-    try:
-        import pytest_asyncio
-    except ImportError:
-        decorator = pytest.fixture(**options)
-    else:
-        decorator = pytest_asyncio.fixture(**options)  # its strict mode wants its own mark
-    return decorator
 
 
 @pytest.fixture

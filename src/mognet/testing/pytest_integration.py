@@ -1,4 +1,4 @@
-"""Where Mognet 2.0 had :func:`create_app_fixture`."""
+""":func:`create_app_fixture`, for code that imports it from here."""
 
 from __future__ import annotations
 
