@@ -28,6 +28,20 @@ class TestPairs(EngineConformance):
         await harness.delete_queues()
 
 
+class TestFastPairs(EngineConformance):
+    """The suite in the order that is the default."""
+
+    @pytest.fixture
+    async def harness(self, tmp_path: Path) -> AsyncIterator[PairHarness]:
+        harness = PAIRS["rabbitmq+memory"](tmp_path)
+        harness.exact = False
+        yield harness
+        await harness.delete_queues()
+
+    test_paused_goes_behind = test_a_shuffled_line = None  # type: ignore[assignment]
+    """Both compare what the broker holds with what waits in the store's line, which is left to ``exact``: see decision 0015."""
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", PAIRS)
 def test_pair_against_the_model(name: str, tmp_path: Path) -> None:
