@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from mognet import App, Backoff, Context, Pause, Request, ResultState, Retry
-from mognet.exceptions import CouldNotSubmit, InvalidTaskArguments, NotStorable
+from mognet.exceptions import CouldNotSubmit, InvalidTaskArguments, NotStorable, Revoked
 from mognet.records import Job, Query
 
 from .conftest import Lab, soon
@@ -187,3 +187,19 @@ async def test_state_above_the_limit(lab: Lab) -> None:
         return len(await context.state.get("a"))
 
     assert await soon(app.run(work)) == 998
+
+
+@pytest.mark.parametrize("how", ["pause", "retry", "delay"])
+async def test_a_job_that_waits_past_its_latest_moment_ends_by_then(lab: Lab, how: str) -> None:
+    app = await lab.working(sweep_interval=timedelta(seconds=0.1))
+
+    @app.task(name="wait")
+    async def wait() -> None:
+        raise Pause(resume_after=60) if how == "pause" else Retry(after=60)
+
+    delay = timedelta(seconds=60) if how == "delay" else None
+    result = await app.submit(Request(name="wait", delay=delay, deadline=datetime.now(UTC) + timedelta(seconds=0.5)))
+    with pytest.raises(Revoked):
+        await soon(result)
+    assert result.state is ResultState.REVOKED
+    assert result.number_of_starts == (0 if how == "delay" else 1)
