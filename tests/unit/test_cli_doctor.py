@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
+from mognet.cli.display import Column, Lines, Sheet
+from mognet.cli.doctor import waiting
+from mognet.engines.findings import client_version, clock, server_version
 from mognet.engines.sql.checkup import examine_sqlite, file_system, library
 
 
@@ -66,3 +70,38 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
 
 def test_the_version_that_lost_the_bug() -> None:
     assert [library(version).grade for version in ((3, 40, 1), (3, 51, 2), (3, 51, 3), (3, 52, 0))] == ["warning", "warning", "ok", "ok"]
+
+
+async def test_clocks() -> None:
+    async def ahead() -> float:
+        return time.time() + 30
+
+    async def right() -> float:
+        return time.time()
+
+    found = await clock(ahead)
+    assert (found.grade, "30.0 s ahead of" in found.text) == ("warning", True)
+    assert (await clock(right)).grade == "ok"
+
+
+def test_versions_below_those_tested() -> None:
+    assert [server_version("server", "x", text, (3, 10)).grade for text in ("3.9.28", "3.10.0", "4.1.2-rc.1", "odd")] == [
+        "warning",
+        "ok",
+        "ok",
+        "warning",
+    ]
+    assert client_version("pytest", "redis", (999,)).grade == "warning"
+    assert client_version("pytest", "redis", (1,)).grade == "ok"
+
+
+def test_what_a_small_terminal_leaves_out() -> None:
+    sheet = Sheet((Column("N"),), [[str(number)] for number in range(50)])
+    assert (len(sheet.fit(10).rows), sheet.fit(10).more) == (8, 42)
+    assert sheet.fit(51) is sheet
+    shown = Lines([["a"], ["b"], ["c"]]).fit(2)
+    assert shown.plain() == "a\n… and 2 more: a taller window shows them"
+
+
+def test_one_job_and_more() -> None:
+    assert (waiting(1), waiting(2)) == ("1 job waits", "2 jobs wait")

@@ -129,6 +129,8 @@ class _Visit:
         try:
             return await checkup.examine(self.app.get_task_queue_names())
         except (MognetError, OSError) as problem:
+            if not self.reached:
+                return []  # which has been said, most likely of this very server
             self._note(problem)
             return [error(checkup.title, f"{checkup.shown} cannot be looked at: {clean(problem)}", "start it, or correct the URL")]
 

@@ -40,7 +40,7 @@ def show_store(options: Options, *, json: bool) -> int:
             "size": await store.size(),
             "jobs": await _jobs(app, schema),
         }
-        write(Answer(data, _lines(data, schema)), options, json=json)
+        write(Answer(data, _lines(data, schema, options.again("store migrate"))), options, json=json)
         return OK
 
     return _serve(options, body)
@@ -55,12 +55,12 @@ async def _jobs(app: App, schema: Schema | None) -> dict[str, int] | None:
     return {str(state): counts[state] for state in ResultState if counts.get(state)}
 
 
-def _lines(data: dict[str, Any], schema: Schema | None) -> Lines:
+def _lines(data: dict[str, Any], schema: Schema | None, again: str) -> Lines:
     size, jobs = data["size"], data["jobs"]
     lines: list[Line] = [_line("app", data["app"]), _line("engine", data["engine"]), _line("place", data["place"])]
     if data["broker"] is not None:
         lines.append(_line("broker", data["broker"]))
-    lines.append(_line("schema", _describe(schema)))
+    lines.append(_line("schema", _describe(schema, again)))
     if size is not None:
         what = " (the whole server's memory)" if data["engine"] == "Redis" else " (all apps)"
         lines.append(_line("size", _bytes(size) + what))
@@ -85,14 +85,14 @@ def _bytes(count: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def _describe(schema: Schema | None) -> str:
+def _describe(schema: Schema | None, again: str) -> str:
     if schema is None:
         return "none is needed"
     if schema.found == schema.known:
         return f"version {schema.found}, up to date"
     if schema.found > schema.known:
         return f"version {schema.found}, of a newer mognet: this one knows {schema.known}"
-    return f"{f'version {schema.found}' if schema.found else 'none yet'}; this mognet brings {schema.known}: mognet store migrate"
+    return f"{f'version {schema.found}' if schema.found else 'none yet'}; this mognet brings {schema.known}: {again}"
 
 
 def migrate_store(options: Options, *, check: bool, json: bool) -> int:

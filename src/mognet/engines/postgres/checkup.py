@@ -18,6 +18,7 @@ from mognet.engines.postgres.errors import translated
 from mognet.engines.postgres.migrate import migrate, migrations, schema_version
 from mognet.engines.postgres.settings import parse_url
 from mognet.exceptions import ConnectionError
+from mognet.redaction import redact_url
 
 TESTED = (15,)
 CLIENT_TESTED = (3, 3)
@@ -51,7 +52,7 @@ class PostgresCheckup:
 
     def __init__(self, url: str, app: str) -> None:
         self._settings = parse_url(url)
-        self.shown = self._settings.shown
+        self.shown = redact_url(url)
 
     async def examine(self, queues: Collection[str]) -> list[Finding]:
         async with self._connected() as connection:

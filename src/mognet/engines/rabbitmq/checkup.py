@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 import ssl
 import time
 from collections.abc import Collection, Sequence
@@ -40,8 +42,8 @@ class RabbitMQCheckup:
         found, wire = await self._nodes()
         try:
             found = [client_version("aiormq", "amqp", CLIENT_TESTED), _server(wire), *found]
-            found.append(await self._round_trip(wire))
             found += [await self._queue(wire, queue) for queue in sorted(queues)]
+            found.append(await self._round_trip(wire))  # last: a connection that publishes to a blocked server is read no more
         except (aiormq.AMQPError, OSError, RuntimeError) as problem:
             raise ConnectionError(f"RabbitMQ at {wire.address.shown}: {explained(problem)}") from problem
         finally:
@@ -117,6 +119,8 @@ class RabbitMQCheckup:
                 await channel.basic_publish(b"{}", routing_key=name)
                 confirmed = time.perf_counter() - began
                 delivered = await came - began
+                # A server whose memory or disk is short takes one message of each connection, and then no more.
+                await channel.basic_publish(b"{}", routing_key=name)
         except TimeoutError:
             text = f"it has not taken a message within {SECONDS:g} s: most likely a memory or disk alarm blocks those who publish"
             return error("alarms", text, f"{_LOOK}, on its host; then free memory or disk there")
@@ -142,10 +146,12 @@ class RabbitMQCheckup:
                 refused = explained(problem)
                 continue
             if number:
-                remedy = f"rabbitmqctl set_policy {self._app}-tickets '^{self._app}\\.' '{{\"delivery-limit\":-1}}' --apply-to queues"
+                pattern = f"^{re.escape(queue_name(self._app, ''))}"
+                words = ["rabbitmqctl", "set_policy", "--apply-to", "queues", "mognet-tickets", pattern, '{"delivery-limit":-1}']
+                remedy = shlex.join(words)
                 return warning(subject, f"{name!r} was made by an older server, and may drop tickets that were delivered 20 times", remedy)
             kept = "on one node (?queue_type=quorum keeps copies)" if wanted == "classic" else "copied by its cluster"
-            waiting = f"{there.message_count or 0} tickets wait, {there.consumer_count or 0} listen"
+            waiting = f"tickets that wait: {there.message_count or 0}, consumers: {there.consumer_count or 0}"
             return ok(subject, f"{name!r} is durable, {wanted}, {kept}; {waiting}")
         text = f"{name!r} was made with other settings than queue_type={wanted} ({refused})"
         return error(subject, text, f"say so in the broker's URL, or let it run empty and: rabbitmqctl delete_queue {name!r}")
@@ -158,7 +164,8 @@ def _server(wire: Wire) -> Finding:
 
 
 def _grant(user: str, app: str) -> str:
-    return f"rabbitmqctl set_permissions {user} '^{app}\\..*' '^({app}\\..*|amq\\.default)' '^{app}\\..*'"
+    ours = re.escape(queue_name(app, ""))
+    return shlex.join(["rabbitmqctl", "set_permissions", user, f"^{ours}.*", f"^({ours}.*|amq\\.default)", f"^{ours}.*"])
 
 
 async def _leave(wire: Wire) -> None:

@@ -14,6 +14,7 @@ from mognet.engines.findings import Finding, Schema, client_version, clock, erro
 from mognet.engines.redis import address, keys
 from mognet.engines.redis.session import explain
 from mognet.engines.redis.wire import hang_up
+from mognet.exceptions import ConnectionError
 
 TESTED = (7, 0)
 CLIENT_TESTED = (8, 1)
@@ -68,6 +69,8 @@ class RedisCheckup:
                     yield connection
                 finally:
                     await hang_up(connection)
+        except ConnectionError:
+            raise
         except (RedisError, OSError) as problem:
             raise explain(problem, self._address) from problem
 
