@@ -50,7 +50,7 @@ def rabbitmq_server(folder: Path) -> tuple[Server, str]:
         "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
         "RABBITMQ_DIST_PORT": str(distribution),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false",
         "RABBITMQ_LOGS": "-",
         "RABBITMQ_CONF_ENV_FILE": str(folder / "env.conf"),
         "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
@@ -59,10 +59,11 @@ def rabbitmq_server(folder: Path) -> tuple[Server, str]:
         "RABBITMQ_BASE": str(folder),
         "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
         "RABBITMQ_LOG_BASE": str(folder / "logs"),
-        "RABBITMQ_CTL_ERL_ARGS": "",
+        "RABBITMQ_CTL_ERL_ARGS": "-start_epmd false",
     }
-    # epmd in the foreground, so that it ends with the node's process group.
-    command = ["sh", "-c", f"epmd -port {epmd} -address 127.0.0.1 & exec {shlex.quote(program)}"]
+    # epmd in the foreground, so that it ends with the process group; Erlang would start one that stays.
+    names = f"epmd -port {epmd} -names >/dev/null 2>&1"
+    command = ["sh", "-c", f"epmd -port {epmd} -address 127.0.0.1 & until {names}; do sleep 0.05; done; exec {shlex.quote(program)}"]
 
     def ready() -> bool:
         try:
