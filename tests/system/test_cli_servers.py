@@ -209,7 +209,7 @@ class TestRabbitMQ:
 
     async def test_a_blocked_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rabbitmq_checkup, "SECONDS", 1.0)
-        (tmp_path / "rabbitmq.conf").write_text("disk_free_limit.absolute = 1000TB\n")
+        (tmp_path / "rabbitmq.conf").write_text("disk_free_limit.absolute = 1000000000000000\n")
         server, url = rabbitmq_server(tmp_path)
         server.start()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from mognet.cli.display import Column, Lines, Sheet
 from mognet.cli.doctor import waiting
+from mognet.engines.checkups import checkups
 from mognet.engines.findings import client_version, clock, server_version
 from mognet.engines.sql.checkup import examine_sqlite, file_system, library
+from mognet.exceptions import ImproperlyConfigured
 
 
 @pytest.fixture
@@ -101,6 +104,14 @@ def test_what_a_small_terminal_leaves_out() -> None:
     assert sheet.fit(51) is sheet
     shown = Lines([["a"], ["b"], ["c"]]).fit(2)
     assert shown.plain() == "a\n… and 2 more: a taller window shows them"
+
+
+def test_a_client_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("mognet.engines.postgres")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ImproperlyConfigured, match="pip install"):
+        checkups("postgresql://localhost/jobs", "kitchen")
 
 
 def test_one_job_and_more() -> None:

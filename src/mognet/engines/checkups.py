@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from mognet.engines import engine_factory
 from mognet.engines.findings import Checkup, Finding, Schema, warning
 
 
 def checkups(url: str, app: str, *, broker: Sequence[str] = ()) -> dict[str, Checkup]:
-    """What looks at the server of a URL, by section; with a broker, at that first. The URLs are those that made an engine."""
+    """What looks at the server of a URL, by section; with a broker, at that first.
+
+    Connects to nothing yet. Raises :class:`mognet.exceptions.ImproperlyConfigured` for what :func:`engine_factory` refuses.
+    """
+    engine_factory(url, app, broker=broker)  # a wrong URL, or a client library that is missing, is told in its words
     if broker:
         from mognet.engines.rabbitmq.checkup import RabbitMQCheckup
 

@@ -44,7 +44,7 @@ async def test_an_idle_worker_is_not_missed(crew: Crew, app: App, ledger: Ledger
     results = await app.submit_many([app.create_request(jobs.quick, number) for number in range(20)])
     assert await asyncio.gather(*results) == list(range(20))
     assert {ledger.starts(result.id) for result in results} == {1}
-    assert "lost workers" not in second.log()
+    assert "lost worker" not in second.log()
 
 
 async def test_a_parent_that_waits_comes_back_to_its_child(crew: Crew, app: App, ledger: Ledger) -> None:
