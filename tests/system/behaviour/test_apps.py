@@ -15,7 +15,7 @@ import pytest
 from mognet import App, AppConfig, Context, Request
 from mognet.exceptions import BrokerError, ImproperlyConfigured, NotConnected, QueueNotFound
 
-from .conftest import Gate, Lab, nothing_runs, soon, state_is, works
+from .conftest import Gate, Lab, nothing_runs, soon, state_is, until, works
 
 
 async def test_connect_and_close(lab: Lab) -> None:
@@ -224,6 +224,11 @@ async def test_queue_stats(lab: Lab) -> None:
         await app.queue_stats("nowhere")
     assert isinstance(caught.value, BrokerError)
     worker = await lab.working(task_queues={"include": {"tasks", "other"}})
+
+    async def is_heard() -> bool:  # a worker that has just begun may not listen yet
+        return bool([node async for node in app.get_current_status_of_nodes(timeout=0.1)])
+
+    await until(is_heard)
     assert (await app.queue_stats("other")).consumer_count == 1
     await worker.close()
 

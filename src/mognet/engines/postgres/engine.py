@@ -39,6 +39,9 @@ LOOK_OFTEN = 0.5
 
 CLOSE_SECONDS = 5.0
 
+UNDO_SECONDS = 1.0
+"""How long a claim waits for cancelled ones of the same engine to be undone."""
+
 _UNDO = Backoff(base=0.1, cap=5.0)
 
 
@@ -51,6 +54,7 @@ class PostgresEngine:
         self._pool: Pool | None = None
         self._bell: Doorbell | None = None
         self._tables = Tables(0, settings.schema)
+        self._undoing: set[asyncio.Task[None]] = set()
 
     @classmethod
     def from_url(cls, url: str, app: str = "app") -> Self:
@@ -174,6 +178,8 @@ class PostgresEngine:
     async def _claim_now(self, node: str, queues: Sequence[str], limit: int, lease: float, ids: Sequence[UUID] | None) -> list[Claim]:
         if limit <= 0 or not queues:
             return []
+        if self._undoing:  # their jobs are as good as in line: whoever finds none must be sure of it
+            await asyncio.wait(self._undoing, timeout=UNDO_SECONDS)
         holder = secrets.token_hex(8)
         pool = self._open_pool
         claiming = pool.spawn(
@@ -186,14 +192,10 @@ class PostgresEngine:
             self._undo(holder, lease)
             raise
         except asyncio.CancelledError:
-            claiming.add_done_callback(lambda done: self._undo_if_claimed(done, holder, lease))
+            self._undo(holder, lease, claiming)
             raise
 
-    def _undo_if_claimed(self, claiming: asyncio.Task[list[Claim]], holder: str, lease: float) -> None:
-        if claiming.cancelled() or claiming.exception() is not None or claiming.result():
-            self._undo(holder, lease)
-
-    def _undo(self, holder: str, lease: float) -> None:
+    def _undo(self, holder: str, lease: float, claiming: asyncio.Task[list[Claim]] | None = None) -> None:
         """Take back what was claimed for nobody; when the lease has ended, the sweep does it."""
         pool, bell = self._pool, self._bell
         if pool is None or bell is None:
@@ -201,6 +203,10 @@ class PostgresEngine:
         until = asyncio.get_running_loop().time() + lease
 
         async def undo() -> None:
+            if claiming is not None:
+                await asyncio.wait([claiming])
+                if not claiming.cancelled() and claiming.exception() is None and not claiming.result():
+                    return
             failures = 0
             while True:
                 try:
@@ -212,7 +218,9 @@ class PostgresEngine:
                         return
                     await asyncio.sleep(_UNDO.delay(failures))
 
-        pool.spawn(undo())
+        undoing = pool.spawn(undo())
+        self._undoing.add(undoing)
+        undoing.add_done_callback(self._undoing.discard)
 
     async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
         if not tokens:
