@@ -9,11 +9,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from mognet.engine import GroupBy
-from mognet.engines.sql import line, records, search, submitting, upkeep
+from mognet.engines.sql import joining, line, records, search, submitting, upkeep
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.connection import Synchronous, check_synchronous, explained, open_again, open_file, parse_url, patiently
 from mognet.engines.sql.desks import Reader
@@ -156,6 +156,16 @@ class SQLiteEngine:
 
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
         return await self._write(submitting.submit(jobs, enqueue), rows=_weight(jobs, (len(job.body) + len(job.metadata) for job in jobs)))
+
+    async def submit_on(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:
+        """Submit inside the transaction of a sqlite3 connection to the same file: it commits, or they never were.
+
+        Runs in the calling thread, to which such a connection belongs. A worker finds the jobs within a second of the commit.
+        """
+        self._check_process()
+        if self._writer is None:
+            raise NotConnected(f"the engine on {self.path} is not open: use `async with`")
+        return joining.submit_over(connection, self._real, lambda each: _number_of(each, self.app), self._clock, jobs)
 
     async def claim(
         self,
