@@ -244,6 +244,8 @@ class App(AppFace):
         return create_request(self.registry, function, args, kwargs)
 
     async def _submit(self, request: Request[Any], context: Context | None, connection: Any = None) -> Result[Any]:
+        if context is not None and not isinstance(context, Context):
+            raise TypeError(f"a request brings its own arguments; what may follow it is the context of a task, not {context!r}")
         return await self._connected_client().submit(request, context, connection)
 
     async def _run(self, request: Request[Any], context: Context | None) -> Any:

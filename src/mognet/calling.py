@@ -31,6 +31,8 @@ class Calling(Generic[C]):
     async def _run(self, request: Request[Any], context: C | None) -> Any: ...
 
     def _request(self, what: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Request[Any], C | None]:
+        if isinstance(what, str):
+            raise TypeError(f"to call a task by its name, submit Request(name={what!r}, args=…, kwargs=…)")
         if not isinstance(what, Request):
             context = kwargs.pop("context", None)
             return self._make_request(what, args, kwargs), context

@@ -309,3 +309,12 @@ async def test_state_after_each_turn(app: App, gate: Gate) -> None:
     assert result.created <= result.started <= result.finished
     assert result.duration == result.finished - result.started
     assert isinstance(result.id, UUID)
+
+
+async def test_what_is_no_call_is_refused_with_a_hint(idle: App) -> None:
+    with pytest.raises(TypeError, match=r"Request\(name='jobs.add'"):
+        await idle.submit("jobs.add", 1)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="own arguments"):
+        await idle.submit(Request(name="any"), 1)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="own arguments"):
+        await idle.submit(Request(name="any"), 1, 2)  # type: ignore[call-overload]
