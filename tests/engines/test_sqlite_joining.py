@@ -19,7 +19,7 @@ from mognet.exceptions import ConnectionError, ImproperlyConfigured
 async def app(tmp_path: Path) -> AsyncIterator[App]:
     async with App("joining", url=f"sqlite:///{tmp_path}/jobs.db") as app:
 
-        @app.task
+        @app.task(name="double")
         async def double(n: int) -> int:
             return 2 * n
 
@@ -41,14 +41,14 @@ async def submit(app: App, connection: sqlite3.Connection, request: Request[int]
     return request
 
 
-def request_of(app: App, n: int) -> Request[int]:
-    return Request(name=app.registry.names()[0], args=(n,), metadata={"n": n})
+def request_of(n: int) -> Request[int]:
+    return Request(name="double", args=(n,), metadata={"n": n})
 
 
 async def test_a_commit_makes_it_run(app: App, connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN")
     connection.execute("INSERT INTO orders VALUES (1)")
-    request = await submit(app, connection, request_of(app, 21))
+    request = await submit(app, connection, request_of(21))
     assert await app.result_backend.get(request.id) is None
     connection.commit()
     worker = asyncio.create_task(app.start())
@@ -62,15 +62,15 @@ async def test_a_commit_makes_it_run(app: App, connection: sqlite3.Connection) -
 async def test_a_rollback_leaves_nothing(app: App, connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN")
     connection.execute("INSERT INTO orders VALUES (1)")
-    request = await submit(app, connection, request_of(app, 1))
+    request = await submit(app, connection, request_of(1))
     connection.rollback()
     assert await app.result_backend.get(request.id) is None
     assert connection.execute("SELECT count(*) FROM orders").fetchone()[0] == 0
 
 
 async def test_without_a_transaction_one_is_begun(app: App, connection: sqlite3.Connection) -> None:
-    first = await submit(app, connection, request_of(app, 1))
-    second = await submit(app, connection, request_of(app, 2))
+    first = await submit(app, connection, request_of(1))
+    second = await submit(app, connection, request_of(2))
     assert connection.in_transaction
     assert await app.result_backend.get_many(first.id, second.id) == [None, None]
     connection.commit()
@@ -78,7 +78,7 @@ async def test_without_a_transaction_one_is_begun(app: App, connection: sqlite3.
 
 
 async def test_a_known_id_changes_nothing_and_keeps_the_transaction(app: App, connection: sqlite3.Connection) -> None:
-    known = await app.submit(request_of(app, 1))
+    known = await app.submit(request_of(1))
     connection.execute("BEGIN")
     connection.execute("INSERT INTO orders VALUES (1)")
     again = await app.submit(Request(id=known.id, name="other"), connection=connection)
@@ -91,7 +91,7 @@ async def test_a_locked_file_is_an_error_and_no_transaction_is_left(app: App, co
     with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(ConnectionError, match="locked"):
-            await app.submit(request_of(app, 1), connection=connection)
+            await app.submit(request_of(1), connection=connection)
         other.execute("ROLLBACK")
     assert not connection.in_transaction
 

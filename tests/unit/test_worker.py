@@ -15,7 +15,15 @@ from mognet.engines.memory import MemoryEngine
 from mognet.exceptions import ConnectionError
 from mognet.outcomes import Outcome, succeeded
 from mognet.records import Job, Query, Record
+from mognet.registry import global_registry
 from mognet.settling import Settler
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tasks of other tests' modules, which may have the same names."""
+    monkeypatch.setattr(global_registry, "_by_name", {})
+    monkeypatch.setattr(global_registry, "_by_function", {})
 
 
 def make_app(url: str | None = None, **settings: object) -> App:
