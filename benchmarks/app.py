@@ -1,7 +1,7 @@
 """mognet's own part: an app with one task that does nothing, submitted and run with the default settings.
 
 ``python -m benchmarks.app COMMAND FOLDER …`` prints one line of JSON, like the peers. The worker is what ``mognet run`` runs:
-``app.start()`` in a process of its own, logging warnings and above.
+``app.start()`` in a process of its own, which spares the garbage collector in the same way, logging warnings and above.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from statistics import quantiles
 
 from benchmarks.peers.meter import WARM, Counter, Span, report
 from mognet import App
+from mognet.cli.run import spare_the_collector
 from mognet.records import Query
 
 BATCH = 1000
@@ -47,6 +48,7 @@ async def submit(folder: Path, ones: int, many: int) -> None:
 async def drain(folder: Path, total: int) -> None:
     """The span is from the first claim to the last end, both as the store has them."""
     app = make(folder)
+    spare_the_collector()
     worker = asyncio.create_task(app.start())
     give_up = time.monotonic() + 120
     while counter.count < total or (app.worker is not None and app.worker.running_tasks):
@@ -84,6 +86,7 @@ async def trips(folder: Path, count: int) -> None:
 async def idle(folder: Path, seconds: int) -> None:
     """What a worker without work costs, after the first two seconds."""
     app = make(folder)
+    spare_the_collector()
     worker = asyncio.create_task(app.start())
     await asyncio.sleep(2)
     cpu, wall = time.process_time(), time.perf_counter()
