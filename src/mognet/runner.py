@@ -45,7 +45,7 @@ class Attempt:
     """What the task raised."""
     settling: bool = False
     """Its outcome is known and on its way: too late to stop it."""
-    closing: Callable[[], bool] = bool
+    closing: Callable[[], bool] = bool  # which says False
     """Whether the whole worker is being cancelled."""
     limit: asyncio.Timeout | None = None
     started: float = field(default_factory=time.monotonic)
