@@ -9,11 +9,13 @@ The laws, each of which has a group of tests in :mod:`mognet.testing.conformance
   (A settle sent twice answers None the second time: the token is spent.)
 * **one holder**: between a claim and its lease's end nobody else gets the job.
 * **fenced**: only the newest token can settle, save, or make a change that carries a token.
-* **final is final**: a record in a final state keeps its state, value and times.
+* **final is final**: a record in a final state keeps its state, value and times, unless somebody asks to run the job again.
 * **order**: priority (high first), then due time, then arrival.
 * **the engine's clock** decides what is due, whose lease has ended, and what has expired.
 * **bytes in = bytes out**: bodies, values, notes and signals come back as they were; metadata as an equal JSON object.
 * **signals are hints**: they may be lost or doubled; whoever waits also looks.
+* **changes are folded, never lost**: who reads ``changes`` from where it left off is told of every job that changed since, in its
+  latest state.
 * **nothing leaks**: after a delete, an expiry, or a final state, no trace is left of what is gone.
 * **cancelling is safe**: an operation whose caller is cancelled happened or did not; a cancelled ``claim`` holds no job.
 """
@@ -26,16 +28,38 @@ from typing import Literal, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 from mognet.outcomes import Change, Outcome
-from mognet.records import Claim, Delivery, Job, Query, Record, Signal, Swept, Ticket, Token
+from mognet.records import (
+    Changes,
+    Claim,
+    Delivery,
+    Job,
+    LogLine,
+    Query,
+    Record,
+    Reindexed,
+    Signal,
+    Swept,
+    Ticket,
+    Token,
+)
 from mognet.states import FINAL, ResultState
 
 DONE = "done"
 """The channel on which an engine tells of each job that reached a final state (:func:`mognet.codec.pack_done`)."""
 
+CHANGED = "changed"
+"""The channel on which an engine rings, with an empty body, when there may be something new for those who read ``changes``."""
+
+KEEP_NOTES = 24 * 3600.0
+"""Seconds for which an engine goes on taking notes of changes after somebody last asked for them."""
+
 SMALL_VALUE = 4096
 """A value up to this many bytes travels along with the DONE signal."""
 
 GroupBy = Literal["state", "queue", "name"]
+
+METADATA = "metadata:"
+"""What stands before the path when records are counted by a value in their metadata."""
 
 
 @runtime_checkable
@@ -110,6 +134,10 @@ class Engine(Protocol):
         """What a final job left (its value, or its error); None: nothing, or it has expired."""
         ...
 
+    async def body(self, id: UUID) -> bytes | None:
+        """The call of a job that has not ended, or that ended without a value; None: there is none, or it is not kept any more."""
+        ...
+
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
         """Apply a change in one step and answer the record as it then is; None: no such record, or ``change.token`` is stale.
 
@@ -118,6 +146,8 @@ class Engine(Protocol):
         jobs it ends (``stops`` + 1 for those that ran), takes them out of line, deletes their notes and rings :data:`DONE`.
         Metadata that would grow beyond ``change.max_metadata`` raises :class:`mognet.exceptions.InvalidMetadata`, and nothing
         changes. SUSPENDED and RUNNING (with a token) raise ``stops`` and ``starts``; in the state already, nothing changes.
+        With ``change.body`` it is a rerun: it changes FAILURE, REVOKED and INVALID records (if ``unless`` lets it) and no others,
+        and never a tombstone.
         """
         ...
 
@@ -126,11 +156,57 @@ class Engine(Protocol):
         ...
 
     def search(self, query: Query) -> AsyncIterator[Record]:
-        """The records that match, by creation."""
+        """The records that match, by creation: :attr:`Record.stand`. Jobs of one submit are in the order in which they were given."""
         ...
 
-    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
-        """How many records match, by state, queue or name. ``limit`` and ``newest_first`` play no part."""
+    async def count(self, query: Query, *, by: GroupBy | str = "state") -> dict[str, int]:
+        """How many records match, by state, queue or name, or by the value at a path in their metadata (``"metadata:PATH"``).
+
+        In the last case the groups are the values as :func:`mognet.codec.label` writes them, and ``""`` those without one. ``limit``,
+        ``newest_first`` and ``after`` play no part.
+        """
+        ...
+
+    # what makes it quick to find records by their metadata
+
+    async def declare(self, keys: Collection[str], *, only: bool = False) -> frozenset[str]:
+        """From now on, index the values at these paths in the metadata of this app's jobs, whichever process submits or changes them.
+
+        Answers which of these keys' indexes are whole: that of a key which is declared while there are jobs is so only after ``reindex``.
+        Until then, as without a declaration, a search finds the same records, but goes through all of them. ``only``: other keys' indexes
+        are given up.
+        """
+        ...
+
+    async def reindex(self, *, limit: int = 1000) -> Reindexed:
+        """Bring the indexes of declared keys up to date by up to ``limit`` jobs. May be stopped, and goes on at the next call."""
+        ...
+
+    # what has changed
+
+    async def identity(self) -> str:
+        """A random text that was made for this app's records when they were first opened: to know cursors that belong elsewhere."""
+        ...
+
+    async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
+        """Which jobs have changed since then: were submitted, claimed, settled, or changed by ``update`` or ``sweep``.
+
+        ``save``, ``log`` and a claim that is undone are none. ``since`` is what an earlier call gave as ``at``; None: nothing, and the
+        ``at`` of now. At most about ``limit`` at a time; of those only what matches the query (its order, ``limit`` and ``after`` play no
+        part). A job that is deleted or expires is not told.
+        An engine takes notes only if somebody has asked within :data:`KEEP_NOTES` seconds: then ``lost`` says that they do not reach
+        back to ``since``. Raises ValueError for a ``since`` that was never given.
+        """
+        ...
+
+    # what a job logs
+
+    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
+        """Add lines to the job's log, of which the last ``keep`` stay, as long as the record. False: claim lost, nothing written."""
+        ...
+
+    async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
+        """The lines of a job's log that are kept, oldest first; those numbered above ``after``."""
         ...
 
     # a running task's notes

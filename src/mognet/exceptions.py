@@ -16,6 +16,8 @@
     │   │   └── Revoked
     │   ├── ResultValueLost
     │   └── ResultLost
+    ├── InvalidQuery                   (also a ValueError)
+    │   └── InvalidCursor
     ├── NotStorable                    (also a ValueError)
     ├── AttemptLost
     ├── TooManyRetries
@@ -71,6 +73,14 @@ class CouldNotSubmit(MognetError):
 
 class InvalidMetadata(CouldNotSubmit, ValueError):
     """Metadata that cannot be stored; the message names the key. Nothing was written."""
+
+
+class InvalidQuery(MognetError, ValueError):
+    """A question about jobs that makes no sense, or that would touch all of them; the message names the part. Nothing was done."""
+
+
+class InvalidCursor(InvalidQuery):
+    """A cursor that is none, or that belongs to another app, another store, or another kind of question."""
 
 
 class ConnectionError(MognetError, builtins.ConnectionError):

@@ -87,6 +87,11 @@ class Change(NamedTuple):
     ttl: float | None = None
     tombstone: bool = False
     """If no record exists, leave one in this final state, so that a later submit changes nothing."""
+    progress: bytes | None = None
+    """How far the task is, in place of what the record said."""
+    body: bytes | None = None
+    """Begin a new series of attempts, with this body and ``delay`` seconds from now. See :func:`rerun`."""
+    delay: float = 0.0
 
 
 def revoke(*, ttl: float | None = None) -> Change:
@@ -109,6 +114,20 @@ def merge_metadata(metadata: bytes, token: Token | None = None, *, limit: int | 
     return Change(metadata=metadata, token=token, max_metadata=limit)
 
 
+def set_progress(token: Token, progress: bytes) -> Change:
+    """Say how far the attempt is."""
+    return Change(token=token, progress=progress)
+
+
+def rerun(body: bytes, *, delay: float = 0.0, metadata: bytes | None = None, limit: int | None = None) -> Change:
+    """Run a job that ended without a value once more, under its id: the one way out of a final state, and only on request.
+
+    PENDING, due ``delay`` seconds from now and behind what is in line; attempts and crashes count from the start, and what its last
+    end left (value, times, progress, latest moment, lifetime) is gone. Keys of ``metadata`` replace the record's.
+    """
+    return Change(ResultState.PENDING, metadata=metadata, max_metadata=limit, body=body, delay=delay)
+
+
 def set_ttl(ttl: float) -> Change:
     """Let record and value live ``ttl`` seconds from now, or from the job's end if it has not ended."""
     return Change(ttl=ttl)
@@ -123,10 +142,12 @@ __all__ = [
     "merge_metadata",
     "paused",
     "released",
+    "rerun",
     "resume",
     "retry",
     "revoke",
     "revoked",
+    "set_progress",
     "set_ttl",
     "succeeded",
     "suspend",

@@ -76,11 +76,20 @@ class Record(NamedTuple):
     ttl: float | None = None
     """A lifetime set by hand: seconds from its end, for record and value alike."""
     expires: float | None = None
+    progress: bytes | None = None
+    """How far the task says it is: a JSON text. Opaque to engines."""
+    place: int = 0
+    """Orders records that were created at the same moment; means nothing beside other stores' records."""
 
     @property
     def done(self) -> bool:
         """Whether the state is final."""
         return self.state in FINAL
+
+    @property
+    def stand(self) -> Place:
+        """Its place in the order of creation."""
+        return Place(self.created, self.place, self.id)
 
     @property
     def crashes(self) -> int:
@@ -113,6 +122,23 @@ class Claim(NamedTuple):
     body: bytes
 
 
+class Wanted(NamedTuple):
+    """A condition on metadata: the value at a path is one of these."""
+
+    path: str
+    """A key, or keys into objects with dots between them."""
+    labels: frozenset[bytes]
+    """Values as :func:`mognet.codec.label` writes them."""
+
+
+class Place(NamedTuple):
+    """Where a record stands in the order of creation."""
+
+    created: float
+    place: int
+    id: UUID
+
+
 class Query(NamedTuple):
     """Which records: every condition that is given must hold; the default matches all."""
 
@@ -133,6 +159,11 @@ class Query(NamedTuple):
     newest_first: bool = False
     """By creation; otherwise oldest first."""
     limit: int | None = None
+    metadata: tuple[Wanted, ...] = ()
+    under: UUID | None = None
+    """This job and all below it, as far as records lead."""
+    after: Place | None = None
+    """Only what comes behind this place, in the order asked for. The record that stood there may be gone."""
 
 
 class Signal(NamedTuple):
@@ -140,6 +171,45 @@ class Signal(NamedTuple):
 
     channel: str
     body: bytes
+
+
+class Changed(NamedTuple):
+    """A record, as it is now, that has changed."""
+
+    at: str
+    """Where its change stands in the order of changes; to be given back to ``changes``."""
+    record: Record
+
+
+class Changes(NamedTuple):
+    """What has changed: each job once, in the order of the last changes."""
+
+    changed: list[Changed]
+    at: str
+    """From where to go on."""
+    time: float
+    """The engine's clock when this was read."""
+    more: bool = False
+    """Whether there is more to be read at once."""
+    lost: bool = False
+    """Whether the engine took no notes for some of the time since then, so that changes may be missing."""
+
+
+class Reindexed(NamedTuple):
+    """How far an index of metadata has come."""
+
+    done: int
+    """Jobs that this call looked at."""
+    left: int
+    """About so many are still to be looked at; 0: every declared key's index is whole."""
+
+
+class LogLine(NamedTuple):
+    """Something that a job logged."""
+
+    number: int
+    """1 for the job's first, and so on."""
+    text: bytes
 
 
 class Swept(NamedTuple):

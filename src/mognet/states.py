@@ -34,7 +34,7 @@ class ResultState(StrEnum):
 
 
 FINAL: frozenset[ResultState] = frozenset({ResultState.SUCCESS, ResultState.FAILURE, ResultState.REVOKED, ResultState.INVALID})
-"""States that never change again."""
+"""States that never change again, but by an explicit rerun (:func:`mognet.outcomes.rerun`) of what has no value."""
 
 FAILED: frozenset[ResultState] = FINAL - {ResultState.SUCCESS}
 """Final states without a value."""

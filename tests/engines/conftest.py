@@ -59,6 +59,8 @@ class MemoryHarness(Harness):
                 "lines": store.lines,
                 "leased": store.leased,
                 "ending": store.ending,
+                "limited": store.limited,
+                "changes": store.changes,
                 "boxes": exchange._boxes,
                 "waiting": exchange._waiting,
                 "notes": [note for row in store.rows.values() for note in row.notes],

@@ -12,7 +12,7 @@ from mognet.backoff import Backoff
 from mognet.engine import Engine, GroupBy
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.outcomes import Change, Outcome
-from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.records import Changes, Claim, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Token
 from mognet.states import FINAL, ResultState
 
 R = TypeVar("R")
@@ -24,8 +24,8 @@ class GuardedEngine:
     """Any engine, with a deadline on every operation.
 
     An operation that does not answer within ``deadline`` seconds raises :class:`ConnectionError`. One that fails with
-    :class:`ConnectionError` is repeated until then, if the seam's law says that it may be sent twice; ``claim``, ``save`` and
-    ``settle`` are not, since their first answer may be lost with what it said.
+    :class:`ConnectionError` is repeated until then, if the seam's law says that it may be sent twice; ``claim``, ``save``,
+    ``log`` and ``settle`` are not, since their first answer may be lost with what it said.
     """
 
     def __init__(self, engine: Engine, *, deadline: float = 30.0, patience: float = 5.0) -> None:
@@ -76,6 +76,9 @@ class GuardedEngine:
     async def value(self, id: UUID) -> bytes | None:
         return await self._repeat("value", lambda: self._engine.value(id))
 
+    async def body(self, id: UUID) -> bytes | None:
+        return await self._repeat("body", lambda: self._engine.body(id))
+
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
         return await self._repeat("update", lambda: self._engine.update(id, change, unless=unless))
 
@@ -93,8 +96,26 @@ class GuardedEngine:
             if isinstance(records, AsyncGenerator):
                 await records.aclose()
 
-    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+    async def count(self, query: Query, *, by: GroupBy | str = "state") -> dict[str, int]:
         return await self._repeat("count", lambda: self._engine.count(query, by=by))
+
+    async def declare(self, keys: Collection[str], *, only: bool = False) -> frozenset[str]:
+        return await self._repeat("declare", lambda: self._engine.declare(keys, only=only))
+
+    async def reindex(self, *, limit: int = 1000) -> Reindexed:
+        return await self._repeat("reindex", lambda: self._engine.reindex(limit=limit))
+
+    async def identity(self) -> str:
+        return await self._repeat("identity", self._engine.identity)
+
+    async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
+        return await self._repeat("changes", lambda: self._engine.changes(since, query, limit=limit))
+
+    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
+        return await self._within("log", self._deadline, lambda: self._engine.log(token, lines, keep=keep))
+
+    async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
+        return await self._repeat("logs", lambda: self._engine.logs(id, after=after))
 
     async def load(self, token: Token) -> dict[str, bytes]:
         return await self._repeat("load", lambda: self._engine.load(token))

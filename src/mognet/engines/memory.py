@@ -8,19 +8,32 @@ import secrets
 import threading
 import time
 import weakref
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
 
-from mognet.codec import merge_metadata, pack_done
-from mognet.engine import DONE, SMALL_VALUE, GroupBy
+from mognet.codec import has_metadata, labels, merge_metadata, pack_done
+from mognet.engine import CHANGED, DONE, METADATA, SMALL_VALUE, GroupBy
 from mognet.engines.mailbox import Exchange
 from mognet.outcomes import Again, Change, Outcome, revoke
-from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token, new_record
-from mognet.states import FINAL, ResultState
+from mognet.records import (
+    Changed,
+    Changes,
+    Claim,
+    Job,
+    LogLine,
+    Query,
+    Record,
+    Reindexed,
+    Signal,
+    Swept,
+    Token,
+    new_record,
+)
+from mognet.states import FAILED, FINAL, ResultState
 
 
 @dataclass(slots=True)
@@ -42,6 +55,9 @@ class Row:
     latest: float | None = None
     ttl: float | None = None
     """Of the job: seconds that the record lives if it ends too late."""
+    log: deque[LogLine] = field(default_factory=deque)
+    logged: int = 0
+    """How many lines it has logged, those included that are gone."""
 
 
 @dataclass(slots=True)
@@ -73,6 +89,11 @@ class MemoryStore:
         """Unfinished jobs with a latest moment."""
         self.ending: list[tuple[float, UUID]] = []
         """When to look whether a record, its value or its notes have expired; an entry may have become too early."""
+        self.births = itertools.count()
+        self.changes: dict[UUID, int] = {}
+        """The number of each job's last change, in that order."""
+        self.last_change = 0
+        self.identity = secrets.token_hex(8)
         self.exchange = Exchange()
 
 
@@ -97,6 +118,7 @@ class MemoryEngine:
             added = [self._add(job, enqueue) for job in jobs]
         if any(new and (enqueue or job.delay > 0) for new, job in zip(added, jobs, strict=True)):
             self._store.exchange.ring()
+        self._ring_changed()
         return added
 
     def _add(self, job: Job, enqueue: bool) -> bool:
@@ -139,6 +161,7 @@ class MemoryEngine:
                     due_in = self._next_due(queues, ids) - self._clock()
                 left = deadline - time.monotonic()
                 if claims or left <= 0:
+                    self._ring_changed()
                     return claims
                 await rung(max(0.0, min(left, due_in)))
 
@@ -193,6 +216,7 @@ class MemoryEngine:
         row.token = Token(old.id, old.starts + 1, secrets.token_hex(8))
         row.lease_end = now + lease
         row.record = old._replace(state=ResultState.RUNNING, starts=old.starts + 1, node=node, started=old.started or now)
+        self._changed(row)
         self._store.leased[old.id] = None
         return Claim(row.token, row.record, row.body)
 
@@ -208,6 +232,7 @@ class MemoryEngine:
             settled = [self._settle(outcome) for outcome in outcomes]
         if any(outcome.again for outcome in outcomes):
             self._store.exchange.ring()
+        self._ring_changed()
         return settled
 
     def _settle(self, outcome: Outcome) -> Record | None:
@@ -223,6 +248,7 @@ class MemoryEngine:
             attempt = old.attempt + (outcome.again is Again.RETRY)
             row.record = old._replace(state=outcome.state, stops=self._stops(row), due=due, attempt=attempt)
             self._drop_token(row)
+            self._changed(row)
             self._line_up(row, row.arrival if outcome.again is Again.RELEASE else None)
         return row.record
 
@@ -238,20 +264,51 @@ class MemoryEngine:
             expired = row is None or (row.value_expires is not None and row.value_expires <= self._clock())
             return None if row is None or expired else row.value
 
-    async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
+    async def body(self, id: UUID) -> bytes | None:
         with self._store.lock:
             row = self._live(id)
-            if row is None:
-                return self._bury(id, change) if change.tombstone else None
-            if change.token is not None and row.token != change.token:
-                return None
-            if row.record.state not in unless:
-                self._apply(row, change)
+            kept = row is not None and row.record.name is not None and row.record.state is not ResultState.SUCCESS
+            return row.body if row is not None and kept else None
+
+    async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
+        with self._store.lock:
+            record = self._update(id, change, unless)
+        if change.body is not None:
+            self._store.exchange.ring()
+        self._ring_changed()
+        return record
+
+    def _update(self, id: UUID, change: Change, unless: Collection[ResultState]) -> Record | None:
+        row = self._live(id)
+        if row is None:
+            return self._bury(id, change) if change.tombstone else None
+        if change.token is not None and row.token != change.token:
+            return None
+        if row.record.state in unless:
             return row.record
+        if change.body is None:
+            self._apply(row, change)
+        elif row.record.state in FAILED and row.record.name is not None:
+            self._rerun(row, change, change.body)
+        return row.record
+
+    def _rerun(self, row: Row, change: Change, body: bytes) -> None:
+        metadata = row.record.metadata
+        if change.metadata is not None:
+            metadata = merge_metadata(metadata, change.metadata, change.max_metadata)
+        anew = {field: Record._field_defaults[field] for field in ("started", "finished", "node", "ttl", "expires", "progress", "attempt")}
+        old, due = row.record, self._clock() + change.delay
+        row.record = old._replace(state=ResultState.PENDING, due=due, stops=old.starts, metadata=metadata, **anew)
+        row.body, row.value, row.value_expires, row.latest = body, None, None, None
+        self._changed(row)
+        self._line_up(row)
 
     def _apply(self, row: Row, change: Change) -> None:
+        before = row.record
         if change.metadata is not None:
             row.record = row.record._replace(metadata=merge_metadata(row.record.metadata, change.metadata, change.max_metadata))
+        if change.progress is not None:
+            row.record = row.record._replace(progress=change.progress)
         if change.state in FINAL:
             for each in [row, *self._descendants(row.record.id)] if change.descendants else [row]:
                 if not each.record.done:
@@ -262,6 +319,8 @@ class MemoryEngine:
             row.record = row.record._replace(state=change.state, stops=row.record.stops + 1)
         elif change.state is ResultState.RUNNING and row.record.state is ResultState.SUSPENDED:
             row.record = row.record._replace(state=change.state, starts=row.record.starts + 1)
+        if row.record != before:
+            self._changed(row)
 
     def _limit_life(self, row: Row, ttl: float) -> None:
         row.record = row.record._replace(ttl=ttl)
@@ -294,21 +353,80 @@ class MemoryEngine:
 
     async def search(self, query: Query) -> AsyncIterator[Record]:
         with self._store.lock:
-            records = sorted(self._matching(query), key=lambda record: record.created, reverse=query.newest_first)
+            records = sorted(self._matching(query), key=lambda record: record.stand, reverse=query.newest_first)
         for record in records[: query.limit]:
             yield record
 
-    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+    async def count(self, query: Query, *, by: GroupBy | str = "state") -> dict[str, int]:
         with self._store.lock:
-            return dict(Counter(str(getattr(record, by) or "") for record in self._matching(query)))
+            return dict(Counter(_group(record, by) for record in self._matching(query._replace(after=None))))
 
     def _matching(self, query: Query) -> Iterator[Record]:
-        children = self._store.children.get(query.parent, {}) if query.parent is not None else None
-        now = self._clock()
-        for id in list(self._store.rows if children is None else children):
-            row = self._store.rows[id]
-            if not _expired(row.record, now) and (row.place is not None or not query.in_line) and _matches(row.record, query):
-                yield row.record
+        if query.parent is not None:
+            ids = list(self._store.children.get(query.parent, ()))
+        elif query.under is not None:
+            ids = [query.under, *(row.record.id for row in self._descendants(query.under))]
+        else:
+            ids = list(self._store.rows)
+        return (row.record for id in ids if (row := self._store.rows.get(id)) is not None and self._fits(row, query))
+
+    def _fits(self, row: Row, query: Query) -> bool:
+        seen = not _expired(row.record, self._clock()) and (row.place is not None or not query.in_line)
+        return seen and _matches(row.record, query)
+
+    # what makes it quick to find records by their metadata: nothing, memory looks at all of them
+
+    async def declare(self, keys: Collection[str], *, only: bool = False) -> frozenset[str]:
+        return frozenset(keys)
+
+    async def reindex(self, *, limit: int = 1000) -> Reindexed:
+        return Reindexed(0, 0)
+
+    # what has changed
+
+    async def identity(self) -> str:
+        return self._store.identity
+
+    async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
+        with self._store.lock:
+            last = self._store.last_change
+            if since is None:
+                return Changes([], str(last), self._clock())
+            if not since.isdecimal():
+                raise ValueError(f"since={since!r} is no place in the order of changes")
+            start = int(since)
+            newer = itertools.takewhile(lambda entry: entry[1] > start, reversed(self._store.changes.items()))
+            entries = list(newer)[::-1][:limit]
+            at = entries[-1][1] if entries else last
+            rows = [(number, self._store.rows[id]) for id, number in entries]
+            under = None if query.under is None else {query.under, *(row.record.id for row in self._descendants(query.under))}
+            seen = [(number, row) for number, row in rows if self._fits(row, query) and (under is None or row.record.id in under)]
+            told = [Changed(str(number), row.record) for number, row in seen]
+            return Changes(told, str(at), self._clock(), more=at < last, lost=start > last)
+
+    def _changed(self, row: Row) -> None:
+        self._store.last_change += 1
+        self._store.changes.pop(row.record.id, None)
+        self._store.changes[row.record.id] = self._store.last_change
+
+    def _ring_changed(self) -> None:
+        self._store.exchange.publish_lazily(CHANGED, bytes)
+
+    # what a job logs
+
+    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
+        with self._store.lock:
+            row = self._held(token)
+            if row is None:
+                return False
+            row.log = deque([*row.log, *(LogLine(row.logged + n, line) for n, line in enumerate(lines, 1))], maxlen=keep)
+            row.logged += len(lines)
+            return True
+
+    async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
+        with self._store.lock:
+            row = self._live(id)
+            return [] if row is None else [line for line in row.log if line.number > after]
 
     # a running task's notes
 
@@ -355,6 +473,7 @@ class MemoryEngine:
             for row in lost:
                 undone = 1 if row.record.state is ResultState.SUSPENDED else 0
                 row.record = row.record._replace(state=ResultState.PENDING, stops=row.record.stops - undone)
+                self._changed(row)
                 self._drop_token(row)
                 self._line_up(row, row.arrival)
             late = [row for id in self._store.limited if _too_late(row := self._store.rows[id], now)][:limit]
@@ -367,6 +486,7 @@ class MemoryEngine:
             expired = self._expire(now, limit)
         if lost or carried:
             self._store.exchange.ring()
+        self._ring_changed()
         more = limit in (len(lost), len(late), len(carried), expired)
         return Swept(len(lost), expired, more, late=len(late), carried=len(carried))
 
@@ -397,7 +517,9 @@ class MemoryEngine:
         return row if row is not None and row.token == token else None
 
     def _insert(self, row: Row) -> None:
+        row.record = row.record._replace(place=next(self._store.births))
         self._store.rows[row.record.id] = row
+        self._changed(row)
         if row.record.parent is not None:
             self._store.children[row.record.parent][row.record.id] = None
 
@@ -444,6 +566,7 @@ class MemoryEngine:
         self._store.limited.pop(row.record.id, None)
         row.notes.clear()
         self._drop_token(row)
+        self._changed(row)
         small = row.value if row.value is None or len(row.value) <= SMALL_VALUE else None
         self._store.exchange.publish_lazily(DONE, lambda: pack_done(row.record, small))
 
@@ -451,6 +574,7 @@ class MemoryEngine:
         self._leave_line(self._store.rows[id])
         self._store.limited.pop(id, None)
         row = self._store.rows.pop(id)
+        self._store.changes.pop(id, None)
         self._store.leased.pop(id, None)
         self._tidy()
         if row.record.parent is not None:
@@ -492,7 +616,16 @@ def _matches(record: Record, query: Query) -> bool:
         and (query.id_prefix is None or record.id.hex.startswith(query.id_prefix))
         and (query.created_after is None or record.created > query.created_after)
         and (query.created_before is None or record.created < query.created_before)
+        and (query.after is None or (record.stand < query.after if query.newest_first else record.stand > query.after))
+        and (not query.metadata or has_metadata(record.metadata, query.metadata))
     )
+
+
+def _group(record: Record, by: str) -> str:
+    if by.startswith(METADATA):
+        path = by.removeprefix(METADATA)
+        return labels(record.metadata, [path]).get(path, b"").decode()
+    return str(getattr(record, by) or "")
 
 
 _shared: weakref.WeakValueDictionary[tuple[str, str], MemoryStore] = weakref.WeakValueDictionary()

@@ -17,7 +17,7 @@ from uuid import UUID
 from mognet.engine import Broker, Engine, GroupBy
 from mognet.exceptions import ConnectionError, MognetError
 from mognet.outcomes import Change, Outcome
-from mognet.records import Claim, Delivery, Job, Query, Record, Signal, Swept, Ticket, Token
+from mognet.records import Changes, Claim, Delivery, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Ticket, Token
 from mognet.states import FINAL, ResultState
 
 GLANCE = 0.25
@@ -174,8 +174,14 @@ class Paired:
     async def value(self, id: UUID) -> bytes | None:
         return await self.store.value(id)
 
+    async def body(self, id: UUID) -> bytes | None:
+        return await self.store.body(id)
+
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
-        return await self.store.update(id, change, unless=unless)
+        record = await self.store.update(id, change, unless=unless)
+        if change.body is not None:
+            self._look_at = 0.0
+        return record
 
     async def delete(self, ids: Collection[UUID]) -> int:
         return await self.store.delete(ids)
@@ -183,8 +189,26 @@ class Paired:
     def search(self, query: Query) -> AsyncIterator[Record]:
         return self.store.search(query)
 
-    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+    async def count(self, query: Query, *, by: GroupBy | str = "state") -> dict[str, int]:
         return await self.store.count(query, by=by)
+
+    async def declare(self, keys: Collection[str], *, only: bool = False) -> frozenset[str]:
+        return await self.store.declare(keys, only=only)
+
+    async def reindex(self, *, limit: int = 1000) -> Reindexed:
+        return await self.store.reindex(limit=limit)
+
+    async def identity(self) -> str:
+        return await self.store.identity()
+
+    async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
+        return await self.store.changes(since, query, limit=limit)
+
+    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
+        return await self.store.log(token, lines, keep=keep)
+
+    async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
+        return await self.store.logs(id, after=after)
 
     async def load(self, token: Token) -> dict[str, bytes]:
         return await self.store.load(token)

@@ -30,7 +30,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from mognet.engine import Engine
-from mognet.outcomes import failed, invalid, merge_metadata, paused, released, resume, retry, revoke, revoked, set_ttl, succeeded, suspend
+from mognet.outcomes import (
+    failed,
+    invalid,
+    merge_metadata,
+    paused,
+    released,
+    rerun,
+    resume,
+    retry,
+    revoke,
+    revoked,
+    set_progress,
+    set_ttl,
+    succeeded,
+    suspend,
+)
 from mognet.records import Job, Query, Record, Token
 from mognet.states import FINAL, ResultState
 from mognet.testing.conformance.bench import Harness
@@ -81,6 +96,8 @@ class EngineMachine(RuleBasedStateMachine):
         assert record is not None
         self.runner.run(self.engine.delete([IDS[0]]))
         self.model = Model(record.created)
+        self.at = self.runner.run(self.engine.changes(None)).at
+        self.told: dict[UUID, Record] = {}
         self.tick()
         parents = (None, IDS[0], IDS[0], IDS[1])
         jobs = [Job(id, "work", "a", b"0", parent=parent, root=IDS[0]) for id, parent in zip(IDS, parents, strict=False)]
@@ -296,6 +313,47 @@ class EngineMachine(RuleBasedStateMachine):
             self.model.merge(job, metadata)
         self.check_record(record, job)
 
+    @rule(now=often, id=ids, body=st.sampled_from([b"1", b"2"]), force=st.booleans(), metadata=labels)
+    def rerun(self, id: UUID, body: bytes, force: bool, metadata: bytes, now: bool = True) -> None:
+        """What ended without a value runs again."""
+        if not now:
+            return
+        self.tick()
+        record = self.do(self.engine.update(id, rerun(body, metadata=metadata), unless=() if force else FINAL))
+        if force:
+            self.model.rerun(id, body, metadata)
+        self.check_record(record, self.model.jobs.get(id))
+
+    @precondition(lambda self: self.tokens)
+    @rule(pick=picks, progress=st.sampled_from([b"1", b"2"]))
+    def progress(self, pick: int, progress: bytes) -> None:
+        """An attempt, new or old, says how far it is."""
+        token = self.token(pick)
+        self.tick()
+        record = self.do(self.engine.update(token.id, set_progress(token, progress)))
+        job = self.model.held(token)
+        if job is not None:
+            job.record = job.record._replace(progress=progress)
+        self.check_record(record, job)
+
+    @rule(now=seldom, limit=st.sampled_from([1, 3, 1000]))
+    def read_changes(self, limit: int, now: bool = True) -> None:
+        """Every job that is not as it was when this was read last is told, as it is now."""
+        if not now:
+            return
+        told: dict[UUID, Record] = {}
+        more = True
+        while more:
+            changes = self.runner.run(self.engine.changes(self.at, limit=limit))
+            assert not changes.lost
+            told |= {changed.record.id: self.plain(changed.record) for changed in changes.changed}
+            self.at, more = changes.at, changes.more
+        present = {id: self.plain(job.record) for id, job in self.model.jobs.items()}
+        assert told == {id: present[id] for id in told}
+        unlike = {id for id, record in present.items() if _seen(record) != _seen(self.told.get(id))}
+        assert unlike <= told.keys()
+        self.told = present
+
     @rule(now=seldom, id=ids, ttl=st.sampled_from([SHORT, LONG]))
     def set_ttl(self, id: UUID, ttl: str, now: bool = True) -> None:
         """A lifetime set by hand, before the end or after it."""
@@ -364,7 +422,7 @@ class EngineMachine(RuleBasedStateMachine):
             started, finished, expires = (None if moment is None else 0.0 for moment in (record.started, record.finished, record.expires))
             record = record._replace(created=0.0, due=0.0, started=started, finished=finished, expires=expires)
         metadata = json.dumps(json.loads(record.metadata), sort_keys=True).encode()
-        return record._replace(metadata=metadata, root=record.root or record.id)
+        return record._replace(metadata=metadata, root=record.root or record.id, place=0)
 
     @invariant()
     def all_records(self) -> None:
@@ -392,6 +450,11 @@ class EngineMachine(RuleBasedStateMachine):
     async def found(self, query: Query) -> set[UUID]:
         """The ids that a search finds."""
         return {record.id async for record in self.engine.search(query)}
+
+
+def _seen(record: Record | None) -> Record | None:
+    """What a watcher wants to know of a record: not how long it lives."""
+    return record and record._replace(ttl=None, expires=None)
 
 
 def prove(make_harness: Callable[[], Harness], *, examples: int | None = None, steps: int = 60, once: bool = False) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from mognet.outcomes import Again, Outcome
 from mognet.records import Claim, Job, Record, Token
-from mognet.states import ResultState
+from mognet.states import FAILED, ResultState
 
 PENDING, RUNNING, SUSPENDED, REVOKED = ResultState.PENDING, ResultState.RUNNING, ResultState.SUSPENDED, ResultState.REVOKED
 
@@ -140,6 +140,17 @@ class Model:
     def merge(self, job: Kept, metadata: bytes) -> None:
         """Put labels over labels."""
         job.record = job.record._replace(metadata=json.dumps({**json.loads(job.record.metadata), **json.loads(metadata)}).encode())
+
+    def rerun(self, id: UUID, body: bytes, metadata: bytes) -> None:
+        """A new series of attempts for what ended without a value, and was a job at all."""
+        job = self.jobs.get(id)
+        if job is None or job.record.state not in FAILED or job.record.name is None:
+            return
+        old = job.record._replace(state=PENDING, due=self.now, stops=job.record.starts, attempt=1)
+        job.record = old._replace(started=None, finished=None, node=None, ttl=None, expires=None, progress=None)
+        job.body, job.value, job.value_expires = body, None, None
+        self.merge(job, metadata)
+        self.line_up(job)
 
     def sweep(self) -> int:
         """Put the jobs of lost workers back in line."""

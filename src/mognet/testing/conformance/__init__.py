@@ -45,6 +45,8 @@ for _name in (
     "searching",
     "lifetimes",
     "batches",
+    "labelling",
+    "changing",
 ):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
@@ -52,12 +54,14 @@ from mognet.testing.conformance.batches import Apps, Batches  # noqa: E402
 from mognet.testing.conformance.bench import APP, Bench, Group, Harness  # noqa: E402
 from mognet.testing.conformance.cancelling import Cancelling  # noqa: E402
 from mognet.testing.conformance.carrying import Carrying  # noqa: E402
+from mognet.testing.conformance.changing import Changing, Logging, Progress, Rerunning  # noqa: E402
 from mognet.testing.conformance.content import Content  # noqa: E402
 from mognet.testing.conformance.counters import Counters  # noqa: E402
 from mognet.testing.conformance.deadlines import Deadlines  # noqa: E402
 from mognet.testing.conformance.fencing import Fenced  # noqa: E402
 from mognet.testing.conformance.finality import FinalIsFinal  # noqa: E402
 from mognet.testing.conformance.holding import OneHolder  # noqa: E402
+from mognet.testing.conformance.labelling import Indexing, Labels  # noqa: E402
 from mognet.testing.conformance.leaks import NothingLeaks  # noqa: E402
 from mognet.testing.conformance.lifetimes import Lifetimes, Sweeping  # noqa: E402
 from mognet.testing.conformance.ordering import Clock, Order  # noqa: E402
@@ -88,6 +92,12 @@ class EngineConformance(
     Apps,
     Carrying,
     Deadlines,
+    Changing,
+    Progress,
+    Rerunning,
+    Logging,
+    Labels,
+    Indexing,
 ):
     """Every law."""
 
@@ -99,6 +109,7 @@ __all__ = [
     "Bench",
     "Cancelling",
     "Carrying",
+    "Changing",
     "Clock",
     "Content",
     "Counters",
@@ -108,11 +119,16 @@ __all__ = [
     "FinalIsFinal",
     "Group",
     "Harness",
+    "Indexing",
+    "Labels",
     "Lifetimes",
+    "Logging",
     "NothingLeaks",
     "OneHolder",
     "Order",
+    "Progress",
     "Repeatable",
+    "Rerunning",
     "Searching",
     "Signals",
     "Sweeping",

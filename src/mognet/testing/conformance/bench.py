@@ -93,6 +93,9 @@ class Bench:
                 await engine.delete([record.id async for record in engine.search(Query())])
                 while (await engine.sweep()).more:
                     pass
+                await engine.declare([], only=True)
+                while (await engine.reindex()).left:
+                    pass
         assert {place: number for place, number in (await self.harness.leftovers()).items() if number} == {}
 
     # time
