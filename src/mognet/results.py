@@ -10,9 +10,11 @@ from uuid import UUID
 
 from mognet.codec import ErrorInfo, loads, rebuild_error
 from mognet.exceptions import ResultFailed, ResultLost, ResultNotReady, Revoked
+from mognet.progress import Progress, load_progress
 from mognet.records import Record
 from mognet.states import FAILED, ResultState
 from mognet.times import from_seconds
+from mognet.watching import Watch
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -31,6 +33,8 @@ class _Source(Protocol):
     async def get_children_count(self, id: UUID) -> int: ...
     def iterate_children_ids(self, id: UUID, *, count: int | None = None) -> AsyncIterator[UUID]: ...
     def iterate_children(self, id: UUID, *, count: int | None = None) -> AsyncIterator[Result[Any]]: ...
+    def watch(self, id: UUID, *, since: str | None = None) -> Watch: ...
+    async def summary(self, id: UUID, root: UUID) -> dict[ResultState, int]: ...
 
 
 class ResultValue:
@@ -174,6 +178,11 @@ class Result(Generic[T_co]):
         return self._record.label
 
     @property
+    def progress(self) -> Progress | None:
+        """How far the task said it is (:meth:`Context.progress`); None if it has not said."""
+        return load_progress(self._record.progress)
+
+    @property
     def duration(self) -> timedelta | None:
         """From first start to end; None while either is missing."""
         return None if self.started is None or self.finished is None else self.finished - self.started
@@ -272,6 +281,14 @@ class Result(Generic[T_co]):
         """Merge these keys into its metadata. Raises :class:`InvalidMetadata`, :class:`ResultLost`."""
         await self._source.set_metadata(self.id, **metadata)
 
+    def watch(self, since: str | None = None) -> Watch:
+        """What happens to the job, from its present state to its final one; see :meth:`App.watch`. It does not bring the result up to date."""
+        return self._source.watch(self.id, since=since)
+
+    async def summary(self) -> dict[ResultState, int]:
+        """How many jobs are in each state, of this one and all under it, in one call to the engine however many there are."""
+        return await self._source.summary(self.id, self.root_id)
+
     @property
     def children(self) -> ResultChildren:
         """The jobs that it submitted."""
@@ -320,6 +337,7 @@ class Result(Generic[T_co]):
             "node_id": self.node_id,
             "request_kwargs_repr": self.request_kwargs_repr,
             "metadata": loads(self._record.metadata),
+            "progress": None if (progress := self.progress) is None else progress.to_dict(),
         }
 
     def __eq__(self, other: object) -> bool:

@@ -322,6 +322,8 @@ class Worker:
         outcome = await self._outcome(attempt)
         attempt.settling = True
         self._give_slot_back(attempt)
+        if attempt.context is not None:
+            await attempt.context.end_progress(write=outcome is not None)
         settled = await self._settle(attempt, outcome)
         self._leave(attempt)
         if self._middleware:
