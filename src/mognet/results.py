@@ -282,7 +282,10 @@ class Result(Generic[T_co]):
         await self._source.set_metadata(self.id, **metadata)
 
     def watch(self, since: str | None = None) -> Watch:
-        """What happens to the job, from its present state to its final one; see :meth:`App.watch`. It does not bring the result up to date."""
+        """What happens to the job, from its present state to its final one; see :meth:`App.watch`.
+
+        The events say it, the result itself stays as it was when it was read.
+        """
         return self._source.watch(self.id, since=since)
 
     async def summary(self) -> dict[ResultState, int]:

@@ -298,7 +298,7 @@ async def test_when_nobody_watches_nothing_runs(monkeypatch: pytest.MonkeyPatch)
         await watch.aclose()
         assert await rest(watch) == []
         async with asyncio.timeout(5):
-            while hub._task is not None:
+            while hub._task is not None:  # noqa: ASYNC110 - a moment
                 await asyncio.sleep(0.001)
         assert not engine._store.exchange._boxes
 
@@ -421,7 +421,8 @@ async def test_when_notes_do_not_reach_back_what_may_have_changed_is_told(small:
         assert seen == {ended.id: "SUCCESS", pending.id: "PENDING"}
         engine.lost = True
         late = hub.watch(None, None, None, cursor)
-        assert {(event := await take(late)).id: event.state for _ in range(2)} == seen
+        again = {(event := await take(late)).id: event.state for _ in range(2)}
+        assert again == seen
         new = job()
         await engine.submit([new])
         assert (await take(late)).id == (await take(live)).id == new.id
