@@ -91,6 +91,18 @@ def round_trips(command: list[str], count: int) -> Figures:
             worker.wait()
 
 
+def watching(quick: bool) -> Figures:
+    """What watching costs on SQLite, and how soon it tells."""
+    command, tasks = [sys.executable, "-m", "benchmarks.watching"], 2000 if quick else 10_000
+    parts = {"delays": ["delays", 200], "crowd": ["crowd", 1000], "progress": ["progress", 100_000]}
+    parts |= {"alone": ["burst", tasks, 0], "watched": ["burst", tasks, 1]}
+    found: Figures = {}
+    for part, (word, *numbers) in parts.items():
+        with tempfile.TemporaryDirectory(prefix="mognet-bench-") as folder:
+            found[part] = next(iter(call(command, word, f"sqlite:///{folder}/line.db", *numbers).values()))
+    return found
+
+
 def import_times(statements: list[str], count: int) -> dict[str, float]:
     """The shortest time of each import, in milliseconds, in so many fresh interpreters."""
     best: dict[str, float] = {}
@@ -135,6 +147,8 @@ def measure(options: argparse.Namespace) -> Figures:
             say(f"run {number} of {options.runs}: {name}")
             runs[name].append(cycle(command, ones, tasks, *extra))
         trips.append(round_trips(ours, 200))
+    say("watching")
+    watched = watching(options.quick)
     say("idle worker, imports")
     with tempfile.TemporaryDirectory(prefix="mognet-bench-") as folder:
         idle = call(ours, "idle", folder, 10)["idle"]
@@ -143,6 +157,7 @@ def measure(options: argparse.Namespace) -> Figures:
         "subjects": {name: medians(each) for name, each in runs.items()},
         "trip": medians(trips)["trip"],
         "idle": idle,
+        "watching": watched,
         "imports": import_times(statements, 8 if options.quick else 20),
         "loaded": loaded_needlessly(),
         "settings": {"tasks": tasks, "one by one": ones, "runs": options.runs, "peers": [PEERS[p] for p in PEERS if pythons.get(p)]},
@@ -169,11 +184,31 @@ def rows(found: Figures) -> list[Row]:
     table.append(Row("round trip p50, ms", f"{trip['p50']:.2f}", f"p95 {trip['p95']:.2f}", trip["p50"], ("<", 5)))
     memory = "" if idle["mb"] is None else f"{idle['mb']:.0f} MB"
     table.append(Row("idle worker, % of a core", f"{idle['cpu']:.2f}", memory, idle["cpu"], ("<", 1)))
+    table += watching_rows(found["watching"])
     for mine, theirs, target in IMPORTS:
         measure = f"{mine}, ms"
         table.append(Row(measure, f"{imports[mine]:.0f}", f"{theirs} {imports[theirs]:.0f}", imports[mine] / imports[theirs], target))
     table.append(Row("… loads needlessly", " ".join(found["loaded"]) or "nothing", "", len(found["loaded"]), ("<=", 0)))
     return table
+
+
+def watching_rows(found: Figures) -> list[Row]:
+    delay, crowd, progress = found["delays"], found["crowd"], found["progress"]
+    alone, watched = found["alone"]["rate"], found["watched"]["rate"]
+    memory = "" if crowd["kb"] is None else f", {crowd['kb']:.0f} KB each"
+    return [
+        Row("change to watch p50, ms", f"{delay['p50']:.1f}", f"p95 {delay['p95']:.1f}, another process", delay["p95"], ("<", 100)),
+        Row("1,000 watches, CPU s", f"{crowd['cpu']:.2f}", f"{crowd['events']:,} events{memory}", None),
+        Row("… last end to last event", f"{crowd['late']:.0f} ms", "", crowd["late"], ("<", 1000)),
+        Row("burst, watched", f"{watched:,.0f}/s", f"nobody watches {alone:,.0f}/s", watched / alone),
+        Row(
+            "progress, µs per call",
+            f"{progress['us']:.1f}",
+            f"{progress['writes']} writes",
+            progress["writes"] / progress["allowed"],
+            ("<=", 1),
+        ),
+    ]
 
 
 def show(found: Figures, print: Callable[..., None] = print) -> None:
