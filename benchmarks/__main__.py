@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks import watching
+
 ROOT = Path(__file__).parent.parent
 PEERS = {"huey": "huey==3.5.4", "dbos": "dbos==3.4.0"}
 OPS = {">=": lambda value, limit: value >= limit, "<=": lambda value, limit: value <= limit, "<": lambda value, limit: value < limit}
@@ -91,18 +93,6 @@ def round_trips(command: list[str], count: int) -> Figures:
             worker.wait()
 
 
-def watching(quick: bool) -> Figures:
-    """What watching costs on SQLite, and how soon it tells."""
-    command, tasks = [sys.executable, "-m", "benchmarks.watching"], 2000 if quick else 10_000
-    parts = {"delays": ["delays", 200], "crowd": ["crowd", 1000], "progress": ["progress", 100_000]}
-    parts |= {"alone": ["burst", tasks, 0], "watched": ["burst", tasks, 1]}
-    found: Figures = {}
-    for part, (word, *numbers) in parts.items():
-        with tempfile.TemporaryDirectory(prefix="mognet-bench-") as folder:
-            found[part] = next(iter(call(command, word, f"sqlite:///{folder}/line.db", *numbers).values()))
-    return found
-
-
 def import_times(statements: list[str], count: int) -> dict[str, float]:
     """The shortest time of each import, in milliseconds, in so many fresh interpreters."""
     best: dict[str, float] = {}
@@ -148,7 +138,9 @@ def measure(options: argparse.Namespace) -> Figures:
             runs[name].append(cycle(command, ones, tasks, *extra))
         trips.append(round_trips(ours, 200))
     say("watching")
-    watched = watching(options.quick)
+    with tempfile.TemporaryDirectory(prefix="mognet-bench-") as folder:
+        files = (f"sqlite:///{folder}/{number}.db" for number in range(5))
+        watched = watching.measure(lambda command, what, _, *rest: call(command, what, next(files), *rest), "", options.quick)
     say("idle worker, imports")
     with tempfile.TemporaryDirectory(prefix="mognet-bench-") as folder:
         idle = call(ours, "idle", folder, 10)["idle"]
@@ -184,31 +176,12 @@ def rows(found: Figures) -> list[Row]:
     table.append(Row("round trip p50, ms", f"{trip['p50']:.2f}", f"p95 {trip['p95']:.2f}", trip["p50"], ("<", 5)))
     memory = "" if idle["mb"] is None else f"{idle['mb']:.0f} MB"
     table.append(Row("idle worker, % of a core", f"{idle['cpu']:.2f}", memory, idle["cpu"], ("<", 1)))
-    table += watching_rows(found["watching"])
+    table += [Row(*row) for row in watching.rows(found["watching"], 100)]
     for mine, theirs, target in IMPORTS:
         measure = f"{mine}, ms"
         table.append(Row(measure, f"{imports[mine]:.0f}", f"{theirs} {imports[theirs]:.0f}", imports[mine] / imports[theirs], target))
     table.append(Row("… loads needlessly", " ".join(found["loaded"]) or "nothing", "", len(found["loaded"]), ("<=", 0)))
     return table
-
-
-def watching_rows(found: Figures) -> list[Row]:
-    delay, crowd, progress = found["delays"], found["crowd"], found["progress"]
-    alone, watched = found["alone"]["rate"], found["watched"]["rate"]
-    memory = "" if crowd["kb"] is None else f", {crowd['kb']:.0f} KB each"
-    return [
-        Row("change to watch p50, ms", f"{delay['p50']:.1f}", f"p95 {delay['p95']:.1f}, another process", delay["p95"], ("<", 100)),
-        Row("1,000 watches, CPU s", f"{crowd['cpu']:.2f}", f"{crowd['events']:,} events{memory}", None),
-        Row("… last end to last event", f"{crowd['late']:.0f} ms", "", crowd["late"], ("<", 1000)),
-        Row("burst, watched", f"{watched:,.0f}/s", f"nobody watches {alone:,.0f}/s", watched / alone),
-        Row(
-            "progress, µs per call",
-            f"{progress['us']:.1f}",
-            f"{progress['writes']} writes",
-            progress["writes"] / progress["allowed"],
-            ("<=", 1),
-        ),
-    ]
 
 
 def show(found: Figures, print: Callable[..., None] = print) -> None:

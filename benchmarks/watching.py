@@ -9,7 +9,9 @@ import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from statistics import quantiles
+from typing import Any
 from uuid import UUID
 
 from benchmarks.app import resident
@@ -20,10 +22,40 @@ from mognet.outcomes import Change
 from mognet.records import Query
 from mognet.states import ResultState
 
+COMMAND = [sys.executable, "-m", "benchmarks.watching"]
+
 PAUSE = 0.025
 """Seconds between two changes whose way to the watch is timed: each comes alone."""
 
 BATCH = 1000
+
+
+Figures = dict[str, Any]
+
+
+def measure(call: Callable[..., Figures], url: str, quick: bool, clean: Callable[[], object] = bool) -> Figures:
+    """All figures. ``call`` runs a command in a process of its own, and gives what it reports; ``clean`` empties the store."""
+    tasks = 2000 if quick else 10_000
+    parts = {"delays": ("delays", 200), "crowd": ("crowd", 1000), "progress": ("progress", 100_000)}
+    bursts = {"alone": ("burst", tasks, 0), "watched": ("burst", tasks, 1)}
+    found: Figures = {}
+    for part, words in (parts | bursts).items():
+        clean()
+        found |= {part: next(iter(call(COMMAND, words[0], url, *words[1:]).values()))}
+    return found
+
+
+def rows(found: Figures, limit: float) -> Iterator[tuple[Any, ...]]:
+    """Lines for the table; the delay is to be less than ``limit`` milliseconds."""
+    delay, crowd, progress = found["delays"], found["crowd"], found["progress"]
+    alone, watched = found["alone"]["rate"], found["watched"]["rate"]
+    memory = "" if crowd["kb"] is None else f", {crowd['kb']:.0f} KB each"
+    yield "change to watch p50, ms", f"{delay['p50']:.1f}", f"p95 {delay['p95']:.1f}, another process", delay["p95"], ("<", limit)
+    yield "1,000 watches, CPU s", f"{crowd['cpu']:.2f}", f"{crowd['events']:,} events{memory}", None
+    yield "… last end to last event", f"{crowd['late']:.0f} ms", "", crowd["late"], ("<", 1000)
+    yield "burst, watched", f"{watched:,.0f}/s", f"nobody watches {alone:,.0f}/s", watched / alone
+    writes = progress["writes"] / progress["allowed"]
+    yield "progress, µs per call", f"{progress['us']:.1f}", f"{progress['writes']} writes", writes, ("<=", 1)
 
 
 async def noop() -> None:
@@ -55,7 +87,7 @@ def another(url: str, *words: object) -> subprocess.Popen[bytes] | None:
     """The other side in a process of its own, where the engine can be reached from one."""
     if url.startswith("memory:"):
         return None
-    return subprocess.Popen([sys.executable, "-m", "benchmarks.watching", *map(str, words)], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([*COMMAND, *map(str, words)], stdout=subprocess.DEVNULL)
 
 
 async def feed(url: str, id: str, count: int) -> None:
@@ -156,11 +188,11 @@ async def burst(url: str, tasks: int, watched: int) -> None:
         worker = None if process is not None else asyncio.create_task(make(url).start(burst=True))
         span = Span(tasks)
         done = Query(states=frozenset({ResultState.SUCCESS}))
-        while sum((await app.engine.count(done)).values()) < tasks:
+        while sum((await app.engine.count(done)).values()) < tasks:  # noqa: ASYNC110 - looking costs what is measured
             await asyncio.sleep(0.05)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10 if watched else 0):
-                while len(told) < tasks:
+                while len(told) < tasks:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         assert not watched or len(told) == tasks, f"{len(told)} of {tasks} ends were told"
         records = [record async for record in app.engine.search(done)]
