@@ -20,8 +20,10 @@ ROOMS = tuple(
         "config",
         "context",
         "control",
+        "events",
         "exceptions",
         "middleware",
+        "progress",
         "records",
         "registry",
         "requests",
@@ -30,6 +32,7 @@ ROOMS = tuple(
         "state",
         "states",
         "testing.fixtures",
+        "watching",
         "worker",
     )
 )

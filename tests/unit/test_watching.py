@@ -428,6 +428,48 @@ async def test_when_notes_do_not_reach_back_what_may_have_changed_is_told(small:
         assert (await take(late)).id == (await take(live)).id == new.id
 
 
+class Held(MemoryEngine):
+    """Keeps the answer of one reading back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: asyncio.Event | None = None
+        self.holding = asyncio.Event()
+
+    async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008
+        changes = await super().changes(since, query, limit=limit)
+        held, self.held = self.held, None
+        if held is not None:
+            self.holding.set()
+            await held.wait()
+        return changes
+
+
+async def test_what_is_told_never_goes_back_in_time() -> None:
+    """A watch that catches up does not overtake the reader, whose older answer would then come behind."""
+    engine = Held()
+    new = job()
+    await engine.submit([new])
+    async with opened(engine) as hub:
+        cursor, live = await hub.cursor(), hub.watch(None, None, None, None)
+        with suppress(TimeoutError):
+            await take(live, 0.05)
+        answer = engine.held = asyncio.Event()
+        [claim] = await engine.claim("n", ["q"], 1, lease=LEASE)
+        await engine.holding.wait()
+        await engine.settle([succeeded(claim.token, b"1")])
+        late = hub.watch(None, None, None, cursor)
+        with suppress(TimeoutError):
+            await take(late, 0.05)
+        answer.set()
+        events: list[Event] = []
+        with suppress(TimeoutError):
+            while True:
+                events.append(await take(late, 0.2))
+        assert [event.state for event in events][-1:] == ["SUCCESS"]
+        assert [event.state for event in events].count(ResultState.RUNNING) == 0
+
+
 # --- cursors and questions
 
 
