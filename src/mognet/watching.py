@@ -258,7 +258,7 @@ class Hub:
 
     def drop_soon(self, box: Box) -> None:
         """The same, from wherever a watch is dropped."""
-        if box.phase not in (Phase.NEW, Phase.OVER) and self._loop is not None:
+        if box in self._boxes and self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self.drop, box)
 

@@ -288,6 +288,25 @@ async def test_a_watch_that_is_dropped_leaves_nothing() -> None:
             assert not (live._by_id or live._by_root or live._by_label or live._queries or live._paths or live._ways)
 
 
+async def test_a_watch_that_never_got_in_leaves_nothing() -> None:
+    class Silent(MemoryEngine):
+        async def identity(self) -> str:
+            await asyncio.sleep(60)
+            return ""
+
+    async with opened(Silent()) as hub:
+        for since in (None, "cursor"):
+            watch = hub.watch(None, None, None, since)
+            with suppress(TimeoutError):
+                await take(watch, 0.02)
+            assert hub._boxes
+            del watch
+            async with asyncio.timeout(5):
+                while hub._boxes:
+                    gc.collect()
+                    await asyncio.sleep(0)
+
+
 async def test_when_nobody_watches_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     hasten(monkeypatch)
     engine = MemoryEngine()

@@ -35,6 +35,9 @@ LOOK_EVERY = 1.0
 DRAW_EVERY = 0.25
 """Seconds between two pictures."""
 
+RECENT = 86400.0
+"""Seconds for which a failure is a recent one, from when the job was submitted."""
+
 MOST_RUNNING, MOST_FAILURES = 200, 20
 
 _FAILED = frozenset({ResultState.FAILURE, ResultState.INVALID})
@@ -194,12 +197,13 @@ async def _watch(desk: Desk, picture: Picture) -> None:
 
 async def _look_again(desk: Desk, picture: Picture) -> None:
     while True:
+        began = time.monotonic()
         try:
             await _look(desk, picture)
             picture.trouble = ""
         except ConnectionError as error:
             picture.trouble = f"the engine cannot be reached: {error}"
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(max(LOOK_EVERY, 2 * (time.monotonic() - began - ANSWER_TIME)))  # a look at very many jobs takes its time
 
 
 async def _look(desk: Desk, picture: Picture) -> None:
@@ -209,6 +213,6 @@ async def _look(desk: Desk, picture: Picture) -> None:
     picture.queues = await measure(desk.app, nodes)
     running = Query(states=frozenset({ResultState.RUNNING}), newest_first=True, limit=MOST_RUNNING)
     picture.running = {result.id: result async for result in backend.find(running)}
-    failures = Query(states=_FAILED, newest_first=True, limit=MOST_FAILURES)
+    failures = Query(states=_FAILED, newest_first=True, limit=MOST_FAILURES, created_after=time.time() - RECENT)
     picture.failures = {result.id: result async for result in backend.find(failures)}
     picture.errors = {id: picture.errors.get(id) or await result.error() for id, result in picture.failures.items()}
