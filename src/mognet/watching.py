@@ -169,15 +169,15 @@ class Hub:
         spot = read_spot(self.identity, box.since)
         top = box.want.top
         records = await self._get([top])
-        if box.phase is not Phase.NEW or (top is not None and not self._found(box, records[top])):
+        if box.phase is not Phase.NEW or (top is not None and not self._found(box, top, records[top])):
             return
         box.spot = spot
         box.phase = Phase.CATCHING_UP if spot.walk is None else Phase.WALKING
 
-    def _found(self, box: Box, record: Record | None) -> bool:
+    def _found(self, box: Box, top: UUID, record: Record | None) -> bool:
         """Whether there is a job to watch; if not, the watch ends."""
         if record is None:
-            box.end(ResultLost(box.want.top))
+            box.end(ResultLost(top))
         elif box.want.root is not None and record.root not in (None, record.id):
             box.end(InvalidQuery(f"job {record.id} is no root: it belongs to the tree of {record.root}"))
         else:
@@ -227,9 +227,9 @@ class Hub:
     def _go_live(self, box: Box, start: Spot, records: dict[UUID, Record | None]) -> None:
         """``start``: up to where all has been told."""
         now = box.spot
-        for record in records.values():
+        for id, record in records.items():
             owed = box.want.id is not None or (box.empty and not box.told)
-            if box.phase is not Phase.OVER and self._found(box, record) and record is not None and record.done and owed:
+            if box.phase is not Phase.OVER and self._found(box, id, record) and record is not None and record.done and owed:
                 box.put(Entry(now, record))  # which ended before the cursor was given
         if box.phase is not Phase.OVER:
             box.spot = now if box.empty else start
@@ -364,8 +364,9 @@ class Hub:
         records = await self._get(box.want.top for box in joining)
         for box in [box for box in joining if box in self._joining]:
             self.leave(box)
-            record = None if box.want.top is None else records[box.want.top]
-            if box.want.top is not None and not self._found(box, record):
+            top = box.want.top
+            record = None if top is None else records[top]
+            if top is not None and not self._found(box, top, record):
                 continue
             if box.want.root is not None:
                 box.start_over(spot._replace(walk=Walk()))
