@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from mognet.cli.desk import LIVE_EVERY, TICK, Desk, Screen
-from mognet.cli.display import STATE_STYLES
+from mognet.cli.display import STATE_STYLES, Span
 from mognet.cli.failures import FAILED, OK
 from mognet.cli.follow import BAR, amount, job_cells
 from mognet.cli.ids import find, short
@@ -126,10 +126,14 @@ class _Lines:
         words = [result.name or "-", short(result.id), result.state, amount(result.progress)]
         if result.done:
             words.append(took(result))
-            words.append(getattr(said := note(result, error), "text", said))
+            words.append(_plain(note(result, error)))
         elif result.progress is not None and result.progress.message:
             words.append(result.progress.message)
         print(" ".join(clean(word) for word in words if word), flush=True)
+
+
+def _plain(said: Span | str) -> str:
+    return said.text if isinstance(said, Span) else said
 
 
 @dataclass
@@ -195,8 +199,8 @@ class Board:
             return Text(clean(told.message), overflow="ellipsis", no_wrap=True)
         if error is None and result.node_id and not result.done:
             return Text(f"on {clean(result.node_id)}", style="dim", overflow="ellipsis", no_wrap=True)
-        said = note(result, error) if error is not None else ""
-        return Text(clean(getattr(said, "text", said)), style="red", overflow="ellipsis", no_wrap=True)
+        said = _plain(note(result, error)) if error is not None else ""
+        return Text(clean(said), style="red", overflow="ellipsis", no_wrap=True)
 
     def _totals(self) -> str:
         counts = Counter(result.state for result in self.jobs.values())
