@@ -191,17 +191,17 @@ class Box:
     """What has been sent to one watch and is not told yet: each job once, in the order of the last changes."""
 
     def __init__(self, want: Want, since: str | None) -> None:
-        self.want = want
-        self.since = since
-        self.phase = Phase.NEW
-        self.spot = Spot("", 0.0)
+        self.want: Want = want
+        self.since: str | None = since
+        self.phase: Phase = Phase.NEW
+        self.spot: Spot = Spot("", 0.0)
         """From where it reads on by itself; while it is live, up to where all has been told."""
-        self.arrived = asyncio.Event()
+        self.arrived: asyncio.Event = asyncio.Event()
         self.error: Exception | None = None
-        self.told = False
+        self.told: bool = False
         """Whether the watch has told anything."""
-        self.top_done = False
-        self.all_done = False
+        self.top_done: bool = False
+        self.all_done: bool = False
         """When last asked, nothing of the tree was unfinished any more."""
         self._waiting: OrderedDict[UUID, Entry] = OrderedDict()
 

@@ -93,7 +93,7 @@ class Hub:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.identity = ""
+        self.identity: str = ""
         self._at: Spot | None = None
         """Up to where the reader has read; None: nobody is sent anything."""
         self._boxes: set[Box] = set()
