@@ -18,7 +18,7 @@ def add(session: Session, rows: Iterable[tuple[int, bytes]]) -> None:
     """Index new jobs: (row, metadata)."""
     paths = session.paths()
     if paths:
-        _put(session, [(path, label, seq) for seq, metadata in rows for path, label in _labels(paths, metadata)])
+        _put(session, [(paths[path], label, seq) for seq, metadata in rows for path, label in labels(metadata, paths).items()])
 
 
 def change(session: Session, seq: int, old: bytes, new: bytes) -> None:
