@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mognet.registry import task
     from mognet.requests import Request
     from mognet.results import Result, ResultTree
+    from mognet.scope import metadata
     from mognet.services import ClassService
     from mognet.state import State
     from mognet.states import ResultState
@@ -34,6 +35,7 @@ __all__ = [
     "ResultTree",
     "Retry",
     "State",
+    "metadata",
     "task",
 ]
 
@@ -53,6 +55,7 @@ _HOMES = {
     "ResultTree": "results",
     "Retry": "exceptions",
     "State": "state",
+    "metadata": "scope",
     "task": "registry",
 }
 

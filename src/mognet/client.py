@@ -13,7 +13,7 @@ from mognet.backend import ResultBackend
 from mognet.coalesce import Coalescer
 from mognet.codec import Call, dump_call, dump_metadata
 from mognet.config import AppConfig
-from mognet.context import Context
+from mognet.context import Context, Inherited
 from mognet.control import CONTROL, RevokeMessage, write
 from mognet.engine import Engine
 from mognet.exceptions import CouldNotSubmit, ImproperlyConfigured, MognetError, NotStorable, ResultLost
@@ -23,6 +23,7 @@ from mognet.records import Job, new_record
 from mognet.registry import TaskRegistry
 from mognet.requests import Request
 from mognet.results import Result
+from mognet.scope import scope_metadata, scope_trace
 from mognet.states import FINAL, ResultState
 
 MAX_LABEL = 1000
@@ -105,13 +106,14 @@ class Client:
     async def _job(self, request: Request[Any], context: Context | None) -> Job:
         if context is not None:
             request.stack = [*context.stack, context.id]
+        request = self._labelled(request, context)
         if self._middleware:
             await self._middleware.call("on_request_submitting", request, context=context)
         deadline = request.deadline
         timeout = deadline.total_seconds() if isinstance(deadline, timedelta) else None
         latest = deadline.timestamp() if deadline is not None and not isinstance(deadline, timedelta) else None
         try:
-            body = dump_call(Call(list(request.args), request.kwargs, request.stack, timeout, latest))
+            body = dump_call(Call(list(request.args), request.kwargs, request.stack, timeout, latest, dict(scope_trace())))
         except NotStorable as error:
             raise CouldNotSubmit(f"the arguments of {request.name} cannot be stored: {error}") from error
         if len(body) > self._config.max_message_size:
@@ -134,6 +136,14 @@ class Client:
             ttl=self._config.result_ttl.total_seconds(),
             latest=latest,
         )
+
+    def _labelled(self, request: Request[Any], context: Context | None) -> Request[Any]:
+        """The request with what it inherits and what the scope gives; the caller's own is left as it is, to be submitted elsewhere too."""
+        keys, scope = self._config.inherited_metadata, scope_metadata()
+        labels = Inherited(context, keys) if keys and context is not None else {}
+        if not (labels or scope):
+            return request
+        return request.model_copy(update={"metadata": {**labels, **scope, **request.metadata}})
 
     def route(self, request: Request[Any]) -> str:
         """The queue: the request's own, else the configured route, else the task's, else the default."""

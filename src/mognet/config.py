@@ -178,6 +178,9 @@ class AppConfig(_Settings):
         default=16 * 1024**2, description="Largest value of a task, in bytes; a larger one fails the job (16 MiB)."
     )
     max_metadata_size: Size = Field(default=16 * 1024, description="Largest metadata of one job, in bytes of JSON (16 KiB).")
+    inherited_metadata: set[str] = Field(
+        default_factory=set, description="Keys of metadata that a job hands down to its children, unless they have them themselves."
+    )
     show_arguments: bool = Field(
         default=False, description="Store a printable form of the arguments with each job. Off: they may hold secrets."
     )

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import functools
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from mognet.backend import ResultBackend
 from mognet.calling import Calling
-from mognet.codec import Call, loads
+from mognet.codec import Call, dump_metadata, loads
 from mognet.config import AppConfig
 from mognet.control import NodeStatus, QueueStats
 from mognet.exceptions import AttemptLost, ResultLost
@@ -123,6 +123,17 @@ class Context(Calling["Context"]):
         """The ids of the jobs above this one, outermost first."""
         return self._call.stack
 
+    @functools.cached_property
+    def labels(self) -> dict[str, Any]:
+        """The job's metadata as this attempt knows it: as it was claimed, with what the attempt has set since."""
+        labels: dict[str, Any] = loads(self._claim.record.metadata)
+        return labels
+
+    @property
+    def trace(self) -> Mapping[str, str]:
+        """The trace context that was in force where the job was submitted (``traceparent``, ``tracestate``); empty if there was none."""
+        return self._call.trace
+
     # children
 
     def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]:
@@ -191,6 +202,7 @@ class Context(Calling["Context"]):
         """Merge keys into the job's metadata; ``request.metadata`` stays as it was. Raises :class:`InvalidMetadata`."""
         if not await self.app.result_backend.change_metadata(self.id, metadata, self.token):
             raise AttemptLost(f"the metadata of job {self.id} cannot be written: this attempt no longer owns the job")
+        self.labels.update(loads(dump_metadata(metadata)))
 
     def call_threadsafe(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """For ``def`` tasks: run a coroutine on the app's event loop, and give its result.
@@ -224,6 +236,25 @@ class Context(Calling["Context"]):
         self._over = True
         for call in list(self._calls):
             call.cancel()
+
+
+class Inherited(Mapping[str, Any]):
+    """Those keys of a job's metadata that its children inherit, as they are at each look."""
+
+    def __init__(self, context: Context, keys: Collection[str]) -> None:
+        self._context = context
+        self._keys = keys
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._context.labels[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._context.labels if key in self._keys)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class _FreeingSlot:

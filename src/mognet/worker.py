@@ -318,7 +318,7 @@ class Worker:
 
     async def _work(self, attempt: Attempt) -> None:
         record = attempt.claim.record
-        mark_logs(record)
+        attempt.marks = mark_logs(record, self._config.inherited_metadata)
         outcome = await self._outcome(attempt)
         attempt.settling = True
         self._give_slot_back(attempt)
@@ -336,7 +336,8 @@ class Worker:
             await self._places[attempt].begin()
             if _task_log.isEnabledFor(logging.INFO):
                 waited = max(0.0, time.time() - record.due)
-                _task_log.info("%s[%s] started, attempt %d, waited %.3f s", record.name, record.id, record.attempt, waited)
+                line = "%s[%s] started, attempt %d, waited %.3f s%s"
+                _task_log.info(line, record.name, record.id, record.attempt, waited, attempt.marks)
             if self._middleware:
                 await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
             return await self._runner.run(attempt)
@@ -380,7 +381,8 @@ class Worker:
         level = logging.ERROR if record is not None and record.state is ResultState.FAILURE else logging.INFO
         error = attempt.error if level == logging.ERROR or (outcome is not None and outcome.again is Again.RETRY) else None
         job = attempt.claim.record
-        _task_log.log(level, "%s[%s] %s, attempt %d, took %.3f s", job.name, job.id, word, job.attempt, took, exc_info=error)
+        line = "%s[%s] %s, attempt %d, took %.3f s%s"
+        _task_log.log(level, line, job.name, job.id, word, job.attempt, took, attempt.marks, exc_info=error)
 
     def _context(self, attempt: Attempt) -> Context:
         state = State(self._engine, attempt.token, ttl=self._config.state_ttl.total_seconds(), limit=self._config.max_result_size)
