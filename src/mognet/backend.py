@@ -11,6 +11,7 @@ from uuid import UUID
 
 from mognet.codec import ErrorInfo, dump_metadata, load_error, loads
 from mognet.engine import Engine, GroupBy
+from mognet.entries import LogEntry, read_entry
 from mognet.exceptions import ResultLost, ResultValueLost
 from mognet.outcomes import merge_metadata, set_ttl
 from mognet.records import Query, Record, Token
@@ -102,6 +103,10 @@ class ResultBackend:
         data = dump_metadata(metadata, limit=self._max_metadata_size)
         change = merge_metadata(data, token, limit=self._max_metadata_size)
         return await self._engine.update(job_id(id), change, unless=()) is not None
+
+    async def logs(self, id: UUID | str, *, after: int = 0) -> list[LogEntry]:
+        """What the job has logged, oldest first, as far as it is kept (``AppConfig.keep_logs``); entries numbered above ``after``."""
+        return [read_entry(line) for line in await self._engine.logs(job_id(id), after=after)]
 
     async def delete(self, id: UUID | str, *, include_children: bool = True) -> None:
         """Delete the job's record, value and notes; those of its descendants too."""

@@ -181,6 +181,10 @@ class AppConfig(_Settings):
     inherited_metadata: set[str] = Field(
         default_factory=set, description="Keys of metadata that a job hands down to its children, unless they have them themselves."
     )
+    keep_logs: Count = Field(
+        default=0, ge=0, le=10_000, description="Log records of each job that are kept with it, the last ones; 0: none."
+    )
+    keep_prints: bool = Field(default=False, description="With `keep_logs`: keep lines that a job prints, too.")
     show_arguments: bool = Field(
         default=False, description="Store a printable form of the arguments with each job. Off: they may hold secrets."
     )

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from mognet.codec import ErrorInfo, loads, rebuild_error
+from mognet.entries import LogEntry
 from mognet.exceptions import ResultFailed, ResultLost, ResultNotReady, Revoked
 from mognet.records import Record
 from mognet.states import FAILED, ResultState
@@ -26,6 +27,7 @@ class _Source(Protocol):
     async def read_error(self, record: Record, data: bytes | None = None) -> ErrorInfo | None: ...
     async def get_metadata(self, id: UUID) -> dict[str, Any]: ...
     async def set_metadata(self, id: UUID, /, **metadata: Any) -> None: ...
+    async def logs(self, id: UUID, *, after: int = 0) -> list[LogEntry]: ...
     async def delete(self, id: UUID, *, include_children: bool = True) -> None: ...
     async def set_ttl(self, id: UUID, ttl: timedelta, *, include_children: bool = True) -> None: ...
     async def get_children_count(self, id: UUID) -> int: ...
@@ -271,6 +273,10 @@ class Result(Generic[T_co]):
     async def set_metadata(self, /, **metadata: Any) -> None:
         """Merge these keys into its metadata. Raises :class:`InvalidMetadata`, :class:`ResultLost`."""
         await self._source.set_metadata(self.id, **metadata)
+
+    async def logs(self, *, after: int = 0) -> list[LogEntry]:
+        """What it has logged, oldest first, as far as it is kept (``AppConfig.keep_logs``); entries numbered above ``after``."""
+        return await self._source.logs(self.id, after=after)
 
     @property
     def children(self) -> ResultChildren:

@@ -19,6 +19,7 @@ from mognet.control import CONTROL, NodeStatus, RevokeMessage, Status, StatusQue
 from mognet.engine import Engine, OpenEngine
 from mognet.exceptions import MognetError
 from mognet.janitor import keep_tidy
+from mognet.joblogs import JobLogs
 from mognet.keeper import LeaseKeeper
 from mognet.logs import install, mark_logs
 from mognet.middleware import MiddlewareStack
@@ -80,6 +81,7 @@ class Worker:
         self._backend = backend
         self._runner = Runner(app.config, registry, middleware, self._context)
         self._settler = Settler(engine, app.config)
+        self._logs = JobLogs(engine, keep=app.config.keep_logs, prints=app.config.keep_prints)
         self._slots = Slots(app.config.minimum_concurrency, app.config.maximum_concurrency)
         self._tasks: dict[Attempt, asyncio.Task[None]] = {}
         self._places: dict[Attempt, Place] = {}
@@ -107,7 +109,11 @@ class Worker:
         self._keeper = LeaseKeeper(self._open_engine, lease=lease, max_block=self._config.max_block.total_seconds(), lost=self._lost)
         self._keeper.start()
         sweeps = keep_tidy(self._engine, interval=min(self._config.sweep_interval.total_seconds(), lease / 3), swept=self._in_touch)
-        helpers = [loop.create_task(sweeps, name="mognet janitor"), loop.create_task(self._listen(), name="mognet control")]
+        helpers = [
+            loop.create_task(sweeps, name="mognet janitor"),
+            loop.create_task(self._listen(), name="mognet control"),
+            loop.create_task(self._logs.run(), name="mognet job logs"),
+        ]
         try:
             await self._consume()
         finally:
@@ -319,9 +325,12 @@ class Worker:
     async def _work(self, attempt: Attempt) -> None:
         record = attempt.claim.record
         attempt.marks = mark_logs(record, self._config.inherited_metadata)
+        self._logs.open(attempt.token)
         outcome = await self._outcome(attempt)
         attempt.settling = True
         self._give_slot_back(attempt)
+        if self._config.keep_logs:
+            await self._logs.close()
         settled = await self._settle(attempt, outcome)
         self._leave(attempt)
         if self._middleware:

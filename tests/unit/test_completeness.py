@@ -20,6 +20,7 @@ ROOMS = tuple(
         "config",
         "context",
         "control",
+        "entries",
         "exceptions",
         "http",
         "middleware",

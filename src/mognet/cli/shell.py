@@ -289,6 +289,22 @@ def tasks_tree(
     return serve(context.obj, lambda desk: show_tree(desk, id, max_depth, max_width, label), json=json or format is Format.json, poll=poll)
 
 
+@tasks_app.command("logs")
+def tasks_logs(
+    context: typer.Context,
+    id: IdArgument,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is logged from now on, until the job has ended.")] = False,
+    most: Annotated[int | None, typer.Option("-n", "--lines", metavar="N", min=0, help="At most the last N entries.")] = None,
+    format: FormatOption = Format.text,
+    json: JsonOption = False,
+) -> int:
+    """Show what a job has logged, as far as it is kept (setting keep_logs)."""
+    from mognet.cli.desk import serve
+    from mognet.cli.joblogs import show_logs
+
+    return serve(context.obj, lambda desk: show_logs(desk, id, follow=follow, most=most), json=json or format is Format.json)
+
+
 @tasks_app.command("revoke")
 def tasks_revoke(
     context: typer.Context,
