@@ -47,7 +47,8 @@ def _lines(entries: Sequence[LogEntry]) -> list[Line]:
     lines: list[Line] = []
     for entry in entries:
         first, *rest = clean_lines(entry.message)
-        head: list[Span | str] = [Span(entry.time.astimezone().strftime("%H:%M:%S"), "dim"), " ", Span(f"{entry.level:<8}", _STYLES.get(entry.level, ""))]
+        style = _STYLES.get(entry.level, "")
+        head: list[Span | str] = [Span(entry.time.astimezone().strftime("%H:%M:%S"), "dim"), " ", Span(f"{entry.level:<8}", style)]
         lines.append([*head, "" if entry.logger == "stdout" else Span(f"{entry.logger}: ", "dim"), first])
         lines += [[Span(f"    {line}")] for line in rest]
         lines += [[Span(f"    {line}", "dim")] for line in clean_lines(entry.exception)] if entry.exception else []
