@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from mognet.backoff import Backoff
     from mognet.config import AppConfig
     from mognet.context import Context
+    from mognet.events import Event
     from mognet.exceptions import Pause, Retry
     from mognet.middleware import Middleware
+    from mognet.progress import Progress
     from mognet.registry import task
     from mognet.requests import Request
     from mognet.results import Result, ResultTree
@@ -27,8 +29,10 @@ __all__ = [
     "Backoff",
     "ClassService",
     "Context",
+    "Event",
     "Middleware",
     "Pause",
+    "Progress",
     "Request",
     "Result",
     "ResultState",
@@ -47,8 +51,10 @@ _HOMES = {
     "Backoff": "backoff",
     "ClassService": "services",
     "Context": "context",
+    "Event": "events",
     "Middleware": "middleware",
     "Pause": "exceptions",
+    "Progress": "progress",
     "Request": "requests",
     "Result": "results",
     "ResultState": "states",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Self, cast
 from uuid import UUID, uuid4
@@ -28,6 +28,7 @@ from mognet.requests import Request
 from mognet.results import Result
 from mognet.services import Services
 from mognet.states import ResultState
+from mognet.watching import Watch
 from mognet.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -266,6 +267,35 @@ class App(AppFace):
         id is marked, so that a later submit of it does not run.
         """
         return await self._connected_client().revoke(job_id(id), force=force)
+
+    # watching
+
+    def watch(
+        self,
+        id: UUID | str | None = None,
+        *,
+        root: UUID | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        since: str | None = None,
+    ) -> Watch:
+        """What happens to jobs, as events: ``async for event in app.watch(id)``.
+
+        * ``watch(id)``: the job as it is, then its changes; ends with its final state.
+        * ``watch(root=id)``: each job of a tree as it is, then changes; ends when the root and all under it have ended.
+        * ``watch(metadata={"tenant": "acme"})``: changes, from now on, of jobs whose metadata are so at that moment; a list of values
+          means any of them, and dots lead into objects. Does not end by itself.
+        * ``watch()``: changes of all jobs, from now on. Does not end by itself.
+
+        ``since``: an event's cursor, or one of :meth:`cursor`: go on from there. A job that changes more often than the watch is read is
+        told in its latest state; none goes missing. When the app is closed, watches end. An engine that cannot be reached ends none.
+        Raises :class:`InvalidQuery`, and while it is read :class:`ResultLost` and :class:`InvalidCursor`.
+        """
+        _, backend = self._connected()
+        return backend.hub.watch(None if id is None else job_id(id), None if root is None else job_id(root), metadata, since)
+
+    async def cursor(self) -> str:
+        """A cursor for :meth:`watch` to go on from this moment."""
+        return await self._connected()[1].hub.cursor()
 
     # queues and nodes
 

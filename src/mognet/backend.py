@@ -13,12 +13,14 @@ from mognet.codec import ErrorInfo, dump_metadata, load_error, loads
 from mognet.engine import Engine, GroupBy
 from mognet.entries import LogEntry, read_entry
 from mognet.exceptions import ResultLost, ResultValueLost
-from mognet.outcomes import merge_metadata, set_ttl
+from mognet.outcomes import merge_metadata, set_progress, set_ttl
 from mognet.records import Query, Record, Token
 from mognet.registry import TaskRegistry
 from mognet.results import Result
+from mognet.states import ResultState
 from mognet.times import in_seconds
 from mognet.waiting import Ended, Waiters
+from mognet.watching import Hub, Watch
 
 
 def job_id(id: UUID | str) -> UUID:
@@ -39,9 +41,11 @@ class ResultBackend:
         self._registry = registry
         self._max_metadata_size = max_metadata_size
         self.waiters: Waiters = Waiters(engine)
+        self.hub: Hub = Hub(engine)
 
     async def close(self) -> None:
-        """Stop waiting."""
+        """Stop waiting and watching."""
+        await self.hub.close()
         await self.waiters.close()
 
     def result(self, record: Record) -> Result[Any]:
@@ -107,6 +111,19 @@ class ResultBackend:
     async def logs(self, id: UUID | str, *, after: int = 0) -> list[LogEntry]:
         """What the job has logged, oldest first, as far as it is kept (``AppConfig.keep_logs``); entries numbered above ``after``."""
         return [read_entry(line) for line in await self._engine.logs(job_id(id), after=after)]
+
+    async def write_progress(self, token: Token, progress: bytes) -> bool:
+        """Store how far an attempt is. False: the token is stale."""
+        return await self._engine.update(token.id, set_progress(token, progress)) is not None
+
+    def watch(self, id: UUID | str, *, since: str | None = None) -> Watch:
+        """What happens to the job; see :meth:`mognet.App.watch`."""
+        return self.hub.watch(job_id(id), None, None, since)
+
+    async def summary(self, id: UUID, root: UUID) -> dict[ResultState, int]:
+        """How many jobs of a tree, or of what is under a job of it, are in each state."""
+        counts = await self._engine.count(Query(root=root) if id == root else Query(under=id))
+        return {state: counts.get(state, 0) for state in ResultState}
 
     async def delete(self, id: UUID | str, *, include_children: bool = True) -> None:
         """Delete the job's record, value and notes; those of its descendants too."""

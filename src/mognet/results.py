@@ -11,9 +11,11 @@ from uuid import UUID
 from mognet.codec import ErrorInfo, loads, rebuild_error
 from mognet.entries import LogEntry
 from mognet.exceptions import ResultFailed, ResultLost, ResultNotReady, Revoked
+from mognet.progress import Progress, load_progress
 from mognet.records import Record
 from mognet.states import FAILED, ResultState
 from mognet.times import from_seconds
+from mognet.watching import Watch
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -33,6 +35,8 @@ class _Source(Protocol):
     async def get_children_count(self, id: UUID) -> int: ...
     def iterate_children_ids(self, id: UUID, *, count: int | None = None) -> AsyncIterator[UUID]: ...
     def iterate_children(self, id: UUID, *, count: int | None = None) -> AsyncIterator[Result[Any]]: ...
+    def watch(self, id: UUID, *, since: str | None = None) -> Watch: ...
+    async def summary(self, id: UUID, root: UUID) -> dict[ResultState, int]: ...
 
 
 class ResultValue:
@@ -176,6 +180,11 @@ class Result(Generic[T_co]):
         return self._record.label
 
     @property
+    def progress(self) -> Progress | None:
+        """How far the task said it is (:meth:`Context.progress`); None if it has not said."""
+        return load_progress(self._record.progress)
+
+    @property
     def duration(self) -> timedelta | None:
         """From first start to end; None while either is missing."""
         return None if self.started is None or self.finished is None else self.finished - self.started
@@ -278,6 +287,17 @@ class Result(Generic[T_co]):
         """What it has logged, oldest first, as far as it is kept (``AppConfig.keep_logs``); entries numbered above ``after``."""
         return await self._source.logs(self.id, after=after)
 
+    def watch(self, since: str | None = None) -> Watch:
+        """What happens to the job, from its present state to its final one; see :meth:`App.watch`.
+
+        The events say it, the result itself stays as it was when it was read.
+        """
+        return self._source.watch(self.id, since=since)
+
+    async def summary(self) -> dict[ResultState, int]:
+        """How many jobs are in each state, of this one and all under it, in one call to the engine however many there are."""
+        return await self._source.summary(self.id, self.root_id)
+
     @property
     def children(self) -> ResultChildren:
         """The jobs that it submitted."""
@@ -326,6 +346,7 @@ class Result(Generic[T_co]):
             "node_id": self.node_id,
             "request_kwargs_repr": self.request_kwargs_repr,
             "metadata": loads(self._record.metadata),
+            "progress": None if (progress := self.progress) is None else progress.to_dict(),
         }
 
     def __eq__(self, other: object) -> bool:

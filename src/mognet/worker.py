@@ -366,6 +366,8 @@ class Worker:
     async def _settle(self, attempt: Attempt, outcome: Outcome | None) -> Record | None:
         """Bring the outcome into the record, and log it. None: it is not there, because the job is not this worker's any more."""
         record: Record | None = None
+        if attempt.context is not None:
+            await attempt.context.end_progress(write=outcome is not None)
         try:
             if outcome is None:
                 (found,) = await self._engine.get([attempt.token.id])

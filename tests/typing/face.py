@@ -15,8 +15,10 @@ from mognet import (
     Backoff,
     ClassService,
     Context,
+    Event,
     Middleware,
     Pause,
+    Progress,
     Request,
     Result,
     ResultState,
@@ -260,3 +262,19 @@ def errors(invalid: InvalidTaskArguments, unknown: UnknownTask, remote: TaskErro
     assert_type(remote.traceback, str)
     assert_type(too_many.request_id, UUID)
     raise Retry(after=5) from invalid
+
+
+async def watching(context: Context, result: Result[int]) -> None:
+    async for event in app.watch(metadata={"tenant": ["acme", "zoo"]}, since=await app.cursor()):
+        assert_type(event, Event)
+        assert_type(event.progress, Progress | None)
+        assert_type(event.changed, frozenset[str])
+    async for event in result.watch(since="cursor"):
+        assert_type(event.state, ResultState)
+    assert_type(await result.summary(), dict[ResultState, int])
+    assert_type(result.progress, Progress | None)
+    await context.progress(1, 2.5, "half")
+    async for item in context.track(["a", "b"]):
+        assert_type(item, str)
+    for number in context.track_sync(range(3), total=3):
+        assert_type(number, int)

@@ -46,7 +46,7 @@ def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> App:
 
     @app.task(name="kitchen.cook")
     async def cook(context: Context, dish: str, minutes: int = 0) -> dict[str, Any]:
-        await context.set_metadata(progress={"done": 1, "total": 4})
+        await context.progress(1, 4, "stirring")
         return {"dish": dish, "minutes": minutes}
 
     @app.task(name="kitchen.burn", queue="fire")

@@ -21,9 +21,11 @@ ROOMS = tuple(
         "context",
         "control",
         "entries",
+        "events",
         "exceptions",
         "http",
         "middleware",
+        "progress",
         "records",
         "registry",
         "requests",
@@ -33,6 +35,7 @@ ROOMS = tuple(
         "state",
         "states",
         "testing.fixtures",
+        "watching",
         "worker",
     )
 )

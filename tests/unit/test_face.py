@@ -17,7 +17,8 @@ import mognet
 from mognet import AppConfig, Middleware, exceptions
 
 NAMES = """
-    App AppConfig Backoff ClassService Context Middleware Pause Request Result ResultState ResultTree Retry State metadata task
+    App AppConfig Backoff ClassService Context Event Middleware Pause Progress Request Result ResultState ResultTree Retry State metadata
+    task
 """.split()
 
 TREE: dict[str, str] = {

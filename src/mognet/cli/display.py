@@ -92,7 +92,11 @@ class Sheet:
             table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis", width=cells)
         for row in self.rows:
             table.add_row(*(_text([cell]) for cell in row))
-        return Group(table, _text([_left_out(self.more)])) if self.more else table
+        if not self.more:
+            return table
+        more = _text([_left_out(self.more)])
+        more.no_wrap, more.overflow = True, "ellipsis"
+        return Group(table, more)
 
     def _widths(self, width: int) -> list[int]:
         """What each column gets: its full width, or, if that is too much, the widest that may shrink give way."""

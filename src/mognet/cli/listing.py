@@ -11,7 +11,7 @@ from mognet.cli.desk import Answer, Desk
 from mognet.cli.display import Column, Sheet, Span, state_span
 from mognet.cli.durations import parse_duration
 from mognet.cli.failures import OK, USAGE, CommandError
-from mognet.cli.follow import progress
+from mognet.cli.follow import percent
 from mognet.cli.ids import shorten
 from mognet.cli.text import age, json_text, local, span
 from mognet.codec import ErrorInfo, loads
@@ -65,8 +65,8 @@ def note(result: Result[Any], error: ErrorInfo | None) -> Span | str:
         return Span(f"{error.type_name.rpartition(':')[2]}: {error.message}", "red")
     if result.state is ResultState.PENDING and (wait := result.due.timestamp() - time.time()) > 0.5:
         return f"due in {span(wait)}"
-    told = None if result.done else progress(result)
-    return "" if told is None else f"{told.done / told.total:.0%}"
+    told = None if result.done else result.progress
+    return "" if told is None else f"{percent(told)} {told.message or ''}".strip()
 
 
 _COLUMNS: dict[str, tuple[Column, _Cell]] = {

@@ -280,13 +280,31 @@ def tasks_tree(
     label: LabelOption = None,
     format: FormatOption = Format.text,
     json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew whenever something changes, until all of it has ended.")] = False,
     poll: PollOption = None,
 ) -> int:
     """Show a job with all that it submitted."""
     from mognet.cli.desk import serve
     from mognet.cli.tree import show_tree
 
-    return serve(context.obj, lambda desk: show_tree(desk, id, max_depth, max_width, label), json=json or format is Format.json, poll=poll)
+    wanted = json or format is Format.json
+    return serve(context.obj, lambda desk: show_tree(desk, id, max_depth, max_width, label, watch=watch), json=wanted, poll=poll)
+
+
+@tasks_app.command("watch")
+def tasks_watch(
+    context: typer.Context,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Jobs, by ids or their first digits; none: all that run.")
+    ] = None,
+    format: FormatOption = Format.text,
+    json: JsonOption = False,
+) -> int:
+    """Follow jobs until they have ended. Exit code 1: one of them did not succeed."""
+    from mognet.cli.desk import serve
+    from mognet.cli.watch import watch_tasks
+
+    return serve(context.obj, lambda desk: watch_tasks(desk, ids or []), json=json or format is Format.json)
 
 
 @tasks_app.command("logs")
@@ -359,6 +377,15 @@ def nodes_status(
     from mognet.cli.nodes import show_nodes
 
     return serve(context.obj, lambda desk: show_nodes(desk, timeout, label), json=json or format is Format.json, poll=poll)
+
+
+@app.command()
+def top(context: typer.Context, format: FormatOption = Format.text, json: JsonOption = False) -> int:
+    """Show what goes on: queues, workers, what runs, what failed. In a terminal live, until q is pressed."""
+    from mognet.cli.desk import serve
+    from mognet.cli.top import show_top
+
+    return serve(context.obj, show_top, json=json or format is Format.json)
 
 
 @store_app.command("info")
