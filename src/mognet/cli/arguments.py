@@ -9,7 +9,7 @@ COMMANDS: Mapping[str, frozenset[str]] = {
     "run": frozenset(),
     "call": frozenset(),
     "submit": frozenset(),
-    "tasks": frozenset({"list", "get", "tree", "watch", "revoke"}),
+    "tasks": frozenset({"list", "get", "logs", "tree", "watch", "revoke"}),
     "queues": frozenset({"list", "purge"}),
     "nodes": frozenset({"status"}),
     "top": frozenset(),
