@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from mognet.codec import ErrorInfo, loads, rebuild_error
+from mognet.cursors import write_cursor
 from mognet.exceptions import ResultFailed, ResultLost, ResultNotReady, Revoked
 from mognet.records import Record
 from mognet.states import FAILED, ResultState
@@ -77,9 +78,10 @@ class Result(Generic[T_co]):
     Waiting brings the result up to date, and so does :meth:`refresh`.
     """
 
-    def __init__(self, record: Record, source: _Source) -> None:
+    def __init__(self, record: Record, source: _Source, identity: str | None = None) -> None:
         self._record = record
         self._source = source
+        self._identity = identity
 
     # what is known
 
@@ -87,6 +89,15 @@ class Result(Generic[T_co]):
     def record(self) -> Record:
         """The job as the engine keeps it."""
         return self._record
+
+    @property
+    def cursor(self) -> str | None:
+        """Where ``find`` goes on behind this result, if ``find`` gave it."""
+        return (
+            None
+            if self._identity is None
+            else write_cursor("find", self._identity, self._record.created, self._record.place, self._record.id.hex)
+        )
 
     @property
     def id(self) -> UUID:
