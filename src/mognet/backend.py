@@ -61,9 +61,9 @@ class ResultBackend:
         """The job's result once it has ended. Raises TimeoutError after ``timeout`` seconds, :class:`ResultLost` if it is gone."""
         return Result((await self.ended(job_id(id), timeout=timeout))[0], self)
 
-    async def ended(self, id: UUID, *, timeout: float | None = None) -> Ended:
-        """Like :meth:`wait`: the record, and its value (or error) if that came along with the news."""
-        with self.waiters.expect(id) as ended:
+    async def ended(self, id: UUID, *, known: Record | None = None, timeout: float | None = None) -> Ended:
+        """Like :meth:`wait`: the record, and its value (or error) if that came along with the news. ``known`` is how it was last seen."""
+        with self.waiters.expect(id, known=known) as ended:
             async with asyncio.timeout(timeout):
                 return await ended
 

@@ -22,7 +22,7 @@ class _Source(Protocol):
     """Where a result comes from, and asks for more: :class:`mognet.backend.ResultBackend`."""
 
     async def get(self, id: UUID) -> Result[Any] | None: ...
-    async def ended(self, id: UUID, *, timeout: float | None = None) -> tuple[Record, bytes | None]: ...
+    async def ended(self, id: UUID, *, known: Record | None = None, timeout: float | None = None) -> tuple[Record, bytes | None]: ...
     async def read_value(self, record: Record, data: bytes | None = None) -> Any: ...
     async def read_error(self, record: Record, data: bytes | None = None) -> ErrorInfo | None: ...
     async def get_metadata(self, id: UUID) -> dict[str, Any]: ...
@@ -222,7 +222,7 @@ class Result(Generic[T_co]):
     async def _wait_and_get(self) -> T_co:
         data = None
         if not self.done:
-            self._record, data = await self._source.ended(self.id)
+            self._record, data = await self._source.ended(self.id, known=self._record)
         return await self.unwrap(data)
 
     async def wait(self, timeout: float | None = None) -> None:
@@ -231,7 +231,7 @@ class Result(Generic[T_co]):
         Raises TimeoutError, or :class:`ResultLost` when the job's record is gone.
         """
         if not self.done:
-            self._record, _ = await self._source.ended(self.id, timeout=timeout)
+            self._record, _ = await self._source.ended(self.id, known=self._record, timeout=timeout)
 
     async def get(self) -> T_co:
         """The value. Raises the task's own exception, :class:`Revoked`, or :class:`ResultNotReady` when it has not ended."""

@@ -21,7 +21,7 @@ class Format(str, Enum):  # noqa: UP042 - older typers show a StrEnum's choices 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to write the answer.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
 PollOption = Annotated[float | None, typer.Option("--poll", metavar="SECONDS", min=0.05, help="Look again so often, until Ctrl-C.")]
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids, or as many of their first digits as are unique.")]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids, or as many of their first digits as are unique.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 
 Where = Annotated[

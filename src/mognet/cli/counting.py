@@ -14,11 +14,12 @@ from mognet.states import ResultState
 
 async def count_tasks(desk: Desk, which: Which, by: str) -> int:
     """Show how many jobs there are, by something that they have."""
+    found = True
 
     async def look() -> Answer:
+        nonlocal found
         counted = await desk.app.result_backend.count(by=by, **await which.filters(desk.app))
-        if not counted and desk.poll is None and (hint := which.hint("tasks count")) is not None:
-            desk.note(hint)
+        found = bool(counted)
         title = by.removeprefix(METADATA) if by.startswith(METADATA) else by.upper()
         columns = (Column(title, shrink=True), Column("JOBS", right=True))
         rows: list[Sequence[Span | str]] = [[_group(by, name), f"{count:,}"] for name, count in counted.items()]
@@ -27,6 +28,8 @@ async def count_tasks(desk: Desk, which: Which, by: str) -> int:
         return Answer(counted, Sheet(columns, rows, empty="no jobs found"))
 
     await desk.show(look)
+    if not found and (hint := which.hint("tasks count")) is not None:
+        desk.note(hint)
     return OK
 
 

@@ -92,26 +92,21 @@ _SAME = {"name": "task", "attempt": "try", "arguments": "args"}
 async def list_tasks(desk: Desk, which: Which, page: Page) -> int:
     """List jobs, newest first."""
     columns = _columns(page.columns)
+    results: list[Result[Any]] = []
 
     async def look() -> Answer:
         found = desk.app.result_backend.find(limit=page.limit + 1, after=page.after, **await which.filters(desk.app))
-        results = [result async for result in found]
-        if desk.poll is None:
-            _tell_rest(desk, which, page, results)
-        del results[page.limit :]
-        data = [result.to_dict() | {"cursor": result.cursor} for result in results]
-        return Answer(data, Sheet([]) if desk.json else await _sheet(results, columns))
+        results[:] = [result async for result in found]
+        shown = results[: page.limit]
+        data = [result.to_dict() | {"cursor": result.cursor} for result in shown]
+        return Answer(data, Sheet([]) if desk.json else await _sheet(shown, columns))
 
     await desk.show(look)
-    return OK
-
-
-def _tell_rest(desk: Desk, which: Which, page: Page, results: Sequence[Result[Any]]) -> None:
-    """On the standard error stream, how to see what is not shown."""
     if len(results) > page.limit and not desk.json:
         desk.note(f"there are more; for the next ones, add: --after {results[page.limit - 1].cursor}")
     elif not results and (hint := which.hint("tasks list")) is not None:
         desk.note(hint)
+    return OK
 
 
 def _columns(given: str | None) -> list[tuple[Column, _Cell]]:
