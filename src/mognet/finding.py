@@ -12,7 +12,7 @@ from uuid import UUID
 from mognet.codec import dump_metadata, dumps, label, loads
 from mognet.cursors import read_cursor
 from mognet.engine import METADATA, Engine
-from mognet.exceptions import InvalidCursor, InvalidMetadata, InvalidQuery
+from mognet.exceptions import ImproperlyConfigured, InvalidCursor, InvalidMetadata, InvalidQuery
 from mognet.paths import check_path, is_plain, value_at
 from mognet.records import Place, Query, Wanted
 from mognet.states import ResultState
@@ -233,7 +233,10 @@ class Indexes:
     @classmethod
     async def declare(cls, engine: Engine, keys: Collection[str]) -> Self:
         """Have the engine index these keys."""
-        declared = frozenset(keys)
+        try:
+            declared = frozenset(map(check_path, keys))  # a set of settings may have been changed in place
+        except ValueError as error:
+            raise ImproperlyConfigured(f"searchable_metadata: {error}") from None
         return cls(engine, declared, await engine.declare(declared) if declared else declared)
 
     async def warn(self, query: Query, by: str = "state") -> None:

@@ -13,6 +13,7 @@ import mognet
 ROOMS = tuple(
     f"mognet.{room}."
     for room in (
+        "acting",
         "app",
         "backend",
         "backoff",
@@ -21,6 +22,7 @@ ROOMS = tuple(
         "context",
         "control",
         "exceptions",
+        "finding",
         "middleware",
         "records",
         "registry",

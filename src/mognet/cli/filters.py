@@ -16,7 +16,7 @@ from mognet.cli.text import clean
 from mognet.finding import Filters
 from mognet.states import ResultState
 
-_CONDITION = re.compile(r"(?P<key>[^=]+?)(?P<how>:=|=)(?P<value>.*)", re.DOTALL)
+_CONDITION = re.compile(r"(?P<key>[^=:][^=]*?)(?P<how>:=|=)(?P<value>.*)", re.DOTALL)
 
 
 class Which(NamedTuple):
