@@ -72,21 +72,26 @@ def read_filters(call: str, filters: Mapping[str, Any]) -> Query:
 def read_order(query: Query, order: Order, limit: int | None) -> Query:
     """The query with an order and a limit. Raises :class:`InvalidQuery`."""
     if order not in ("newest", "oldest"):
-        raise InvalidQuery(f"order={order!r}: should be 'newest' or 'oldest'")
+        raise InvalidQuery(f"order={_shown(order)}: should be 'newest' or 'oldest'")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise InvalidQuery(f"limit={limit!r}: should be a number from 1, or None for no limit")
+        raise InvalidQuery(f"limit={_shown(limit)}: should be a number from 1, or None for no limit")
     return query._replace(newest_first=order == "newest", limit=None if limit is None else min(limit, 2**31 - 1))
 
 
 def read_place(identity: str, cursor: str) -> Place:
     """The place that a cursor of ``find`` stands for. Raises :class:`InvalidCursor`."""
     match read_cursor("find", identity, cursor):
-        case [float(created), int(place), str(id)] if math.isfinite(created) and 0 <= place < 2**63:
+        case [float(created), int(place), str(id)] if math.isfinite(created) and -(2**63) <= place < 2**63:
             try:
                 return Place(created, place, UUID(id))
             except ValueError:
                 pass
     raise InvalidCursor("this cursor was changed: give back what an earlier answer gave")
+
+
+def _shown(given: object) -> str:
+    text = repr(given)
+    return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 def _states(given: Any) -> frozenset[ResultState]:
@@ -105,16 +110,16 @@ def _several(name: str, given: Any) -> list[Any]:
     try:
         return list(given)
     except TypeError:
-        raise InvalidQuery(f"{name}={given!r}: should be one, or a list of them") from None
+        raise InvalidQuery(f"{name}={_shown(given)}: should be one, or a list of them") from None
 
 
 def _text(name: str, given: Any) -> str | None:
     if given is None:
         return None
     if not isinstance(given, str):
-        raise InvalidQuery(f"{name}={given!r}: should be a string")
+        raise InvalidQuery(f"{name}={_shown(given)}: should be a string")
     if not is_plain(given):
-        raise InvalidQuery(f"{name}={given!r}: holds a NUL character or half of a surrogate pair, which no {name} does")
+        raise InvalidQuery(f"{name}={_shown(given)}: holds a NUL character or half of a surrogate pair, which no {name} does")
     return given
 
 
@@ -124,14 +129,14 @@ def _id(name: str, given: Any) -> UUID | None:
     try:
         return UUID(given)
     except (ValueError, AttributeError, TypeError):
-        raise InvalidQuery(f"{name}={given!r}: should be a job's id, which is a UUID") from None
+        raise InvalidQuery(f"{name}={_shown(given)}: should be a job's id, which is a UUID") from None
 
 
 def _moment(name: str, given: Any) -> float | None:
     if given is None:
         return None
     if not isinstance(given, datetime):
-        raise InvalidQuery(f"{name}={given!r}: should be a datetime")
+        raise InvalidQuery(f"{name}={_shown(given)}: should be a datetime")
     try:
         return given.timestamp()
     except (OverflowError, OSError, ValueError):
@@ -142,7 +147,7 @@ def _conditions(given: Any) -> tuple[Wanted, ...]:
     if given is None:
         return ()
     if not isinstance(given, Mapping):
-        raise InvalidQuery(f"metadata={given!r}: should be values by key, such as {{'tenant_id': 'acme'}}")
+        raise InvalidQuery(f"metadata={_shown(given)}: should be values by key, such as {{'tenant_id': 'acme'}}")
     conditions = tuple(_condition(key, value) for key, value in given.items())
     if sum(len(each.labels) for each in conditions) > MAX_VALUES:
         largest = max(conditions, key=lambda each: len(each.labels))

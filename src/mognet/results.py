@@ -96,7 +96,7 @@ class Result(Generic[T_co]):
         return (
             None
             if self._identity is None
-            else write_cursor("find", self._identity, self._record.created, self._record.place, self._record.id.hex)
+            else write_cursor("find", self._identity, float(self._record.created), self._record.place, self._record.id.hex)
         )
 
     @property

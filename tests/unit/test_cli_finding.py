@@ -182,11 +182,11 @@ class TestChanging:
         assert [(job["id"], job["state"]) for job in data] == [(id, "REVOKED") for id in more]
 
     def test_retry(self, app: App, jobs: list[str], mognet: Mognet) -> None:
+        said = mognet("tasks", "retry", jobs[1], jobs[0])
+        assert said.code == 5, "one has succeeded: none runs again"
+        assert "cannot be run again: it is SUCCESS" in said.err
         said = mognet("tasks", "retry", jobs[1][:10])
         assert (said.code, said.out) == (0, f"kitchen.burn {jobs[1]} runs again\n")
-        said = mognet("tasks", "retry", jobs[0])
-        assert said.code == 5
-        assert "cannot be run again: it succeeded" in said.err
         assert mognet("tasks", "retry", str(uuid4())).code == 3
         work(app)
         assert mognet("tasks", "retry", "--where", "tenant_id=acme", "--yes", "--delay", "1h").out == "1 job will run again\n"

@@ -81,7 +81,11 @@ async def retry_tasks(desk: Desk, ids: Sequence[str], which: Which, *, as_new: b
             return await desk.app.retry_many(as_new=as_new, delay=wait, **filters)
 
         return await _all(desk, which, Deed("retry", "retried", "will run again", FAILED, _BY_ITSELF, act), yes=yes)
-    targets = [(await find(desk.app.result_backend, id)).id for id in ids]
+    known = [await find(desk.app.result_backend, id) for id in ids]
+    for result in known:
+        if not result.failed:  # then none is run again
+            raise CommandError(f"job {result.id} cannot be run again: it is {result.state}", REFUSED)
+    targets = [result.id for result in known]
     results = [await desk.app.retry(target, as_new=as_new, delay=wait) for target in targets]
     lines = [
         f"{_name(result)}{target} runs again" + (f", as {result.id}" if as_new else "")
