@@ -15,7 +15,7 @@ from mognet.client import Client, write_call
 from mognet.codec import Call, load_call, loads
 from mognet.context import AppFace
 from mognet.engine import Engine
-from mognet.exceptions import InvalidQuery, NotRetryable, ResultLost
+from mognet.exceptions import ConnectionError, CouldNotSubmit, InvalidQuery, MognetError, NotRetryable, ResultLost
 from mognet.finding import Filters, read_filters
 from mognet.outcomes import rerun
 from mognet.records import Query, Record
@@ -100,11 +100,11 @@ class Acting(AppFace):
     async def retry_many(self, *, as_new: bool = False, delay: float | timedelta | None = None, **filters: Unpack[Filters]) -> int:
         """Run the jobs once more that match (:class:`mognet.finding.Filters`) and ended FAILURE or INVALID; how many will run.
 
-        What was revoked is left alone, unless ``state`` names REVOKED, and what cannot be run again (:class:`NotRetryable`) is, too. With
+        What was revoked is left alone, unless ``state`` names REVOKED, and what cannot be run again is, too: a line in the log says so. With
         ``as_new`` there is one copy of each job, however often this is called. Raises :class:`InvalidQuery`, also if there is no filter.
         """
         query, wish = _query("retry_many", filters), _wish(None, None, delay)
-        unfit: list[NotRetryable] = []
+        unfit: list[MognetError] = []
 
         async def act(record: Record) -> bool:
             try:
@@ -117,8 +117,10 @@ class Acting(AppFace):
                     return False
                 await self._copy(record, copy, wish)
                 return True
-            except NotRetryable as error:
-                unfit.append(error)
+            except (NotRetryable, ResultLost, CouldNotSubmit) as error:
+                if isinstance(error.__cause__, ConnectionError):
+                    raise
+                unfit.append(error)  # one that cannot run must not keep the others from it
                 return False
 
         count = await self._each(_narrowed(query, FAILED if query.states else _BY_ITSELF), act)

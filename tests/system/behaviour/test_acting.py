@@ -302,6 +302,12 @@ async def test_what_cannot_run_again_is_left_out(idle: App, caplog: pytest.LogCa
         assert await idle.retry_many(state="REVOKED") == 1
     assert str(unborn) in caplog.text
     assert await states(idle, [unborn, job.id]) == ["REVOKED", "PENDING"]
+    large = await idle.submit(Request(name="bake", args=("x" * 1000,)))
+    assert await idle.revoke_many(state="PENDING") == 2
+    idle.config.max_message_size = 500
+    for as_new in (True, False):
+        assert await idle.retry_many(name="bake", state="REVOKED", as_new=as_new) == 1, "one that is too large now hinders no other"
+    assert await states(idle, [large.id, job.id]) == ["REVOKED", "PENDING"]
 
 
 async def test_all_that_matches_is_revoked(lab: Lab, gate: Gate) -> None:
