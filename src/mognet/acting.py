@@ -100,7 +100,7 @@ class Acting(AppFace):
     async def retry_many(self, *, as_new: bool = False, delay: float | timedelta | None = None, **filters: Unpack[Filters]) -> int:
         """Run the jobs once more that match (:class:`mognet.finding.Filters`) and ended FAILURE or INVALID; how many will run.
 
-        What was revoked is left alone, unless ``state`` names REVOKED, and what cannot be run again is, too: a line in the log says so. With
+        What was revoked is left alone, unless ``state`` names REVOKED, and what cannot be run again is, too: the log says so. With
         ``as_new`` there is one copy of each job, however often this is called. Raises :class:`InvalidQuery`, also if there is no filter.
         """
         query, wish = _query("retry_many", filters), _wish(None, None, delay)
