@@ -18,7 +18,6 @@ from pydantic import ConfigDict
 from pydantic_core import from_json, to_json
 
 from mognet.exceptions import InvalidMetadata, NotStorable, TaskError
-from mognet.paths import value_at
 from mognet.records import Record, Wanted
 from mognet.states import ResultState
 
@@ -193,7 +192,9 @@ def labels(metadata: bytes, paths: Collection[str]) -> dict[str, bytes]:
         return {}
     data, found = from_json(metadata), {}
     for path in paths:
-        value = value_at(data, path, _NOTHING)
+        value = data
+        for key in path.split("."):
+            value = value.get(key, _NOTHING) if isinstance(value, dict) else _NOTHING
         if value is not _NOTHING:
             found[path] = label(value)
     return found
