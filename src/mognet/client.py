@@ -112,20 +112,12 @@ class Client:
         deadline = request.deadline
         timeout = deadline.total_seconds() if isinstance(deadline, timedelta) else None
         latest = deadline.timestamp() if deadline is not None and not isinstance(deadline, timedelta) else None
-        try:
-            body = dump_call(Call(list(request.args), request.kwargs, request.stack, timeout, latest, dict(scope_trace())))
-        except NotStorable as error:
-            raise CouldNotSubmit(f"the arguments of {request.name} cannot be stored: {error}") from error
-        if len(body) > self._config.max_message_size:
-            raise CouldNotSubmit(
-                f"the arguments of {request.name} take {len(body)} bytes, more than max_message_size={self._config.max_message_size}; "
-                "store them elsewhere and pass a reference"
-            )
+        call = Call(list(request.args), request.kwargs, request.stack, timeout, latest, dict(scope_trace()))
         return Job(
             id=request.id,
             name=request.name,
             queue=self.route(request),
-            body=body,
+            body=write_call(request.name, call, limit=self._config.max_message_size),
             metadata=dump_metadata(request.metadata, limit=self._config.max_metadata_size),
             priority=self._priority(request),
             delay=request.due_in(),
@@ -170,9 +162,12 @@ class Client:
         """A request whose arguments have been checked."""
         return create_request(self._registry, function, tuple(args), kwargs)
 
-    async def revoke(self, id: UUID, *, force: bool) -> Result[Any]:
-        """Mark a job and all below it REVOKED in one step, then tell the nodes that may run some of it."""
-        change = revoke(ttl=self._config.result_ttl.total_seconds())
+    async def revoke(self, id: UUID, *, force: bool = False, tombstone: bool = True) -> Result[Any]:
+        """Mark a job and all below it REVOKED in one step, then tell the nodes that may run some of it.
+
+        An unknown id is marked, too, or, without ``tombstone``, raises :class:`ResultLost`.
+        """
+        change = revoke(ttl=self._config.result_ttl.total_seconds())._replace(tombstone=tombstone)
         record = await self._engine.update(id, change, unless=() if force else FINAL)
         if record is None:
             raise ResultLost(id)
@@ -186,6 +181,19 @@ def create_request(registry: TaskRegistry, function: Callable[..., Any], args: t
     task = registry.of(function)
     task.check(args, kwargs)
     return Request(name=task.name, args=args, kwargs=kwargs)
+
+
+def write_call(name: str, call: Call, *, limit: int) -> bytes:
+    """The body of a job. Raises :class:`CouldNotSubmit` if it cannot be stored, or has more than ``limit`` bytes."""
+    try:
+        body = dump_call(call)
+    except NotStorable as error:
+        raise CouldNotSubmit(f"the arguments of {name} cannot be stored: {error}") from error
+    if len(body) > limit:
+        raise CouldNotSubmit(
+            f"the arguments of {name} take {len(body)} bytes, more than max_message_size={limit}; store them elsewhere and pass a reference"
+        )
+    return body
 
 
 def _cut(text: str, length: int) -> str:

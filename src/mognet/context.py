@@ -310,9 +310,9 @@ class _FreeingSlot:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    async def ended(self, id: UUID, *, timeout: float | None = None) -> tuple[Record, bytes | None]:
+    async def ended(self, id: UUID, *, known: Record | None = None, timeout: float | None = None) -> tuple[Record, bytes | None]:
         async with self._slot.waiting():
-            return await self._backend.ended(id, timeout=timeout)
+            return await self._backend.ended(id, known=known, timeout=timeout)
 
 
 def _deadline(call: Call) -> datetime | timedelta | None:

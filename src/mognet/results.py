@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from mognet.codec import ErrorInfo, loads, rebuild_error
+from mognet.cursors import write_cursor
 from mognet.entries import LogEntry
 from mognet.exceptions import ResultFailed, ResultLost, ResultNotReady, Revoked
 from mognet.progress import Progress, load_progress
@@ -24,7 +25,7 @@ class _Source(Protocol):
     """Where a result comes from, and asks for more: :class:`mognet.backend.ResultBackend`."""
 
     async def get(self, id: UUID) -> Result[Any] | None: ...
-    async def ended(self, id: UUID, *, timeout: float | None = None) -> tuple[Record, bytes | None]: ...
+    async def ended(self, id: UUID, *, known: Record | None = None, timeout: float | None = None) -> tuple[Record, bytes | None]: ...
     async def read_value(self, record: Record, data: bytes | None = None) -> Any: ...
     async def read_error(self, record: Record, data: bytes | None = None) -> ErrorInfo | None: ...
     async def get_metadata(self, id: UUID) -> dict[str, Any]: ...
@@ -83,9 +84,10 @@ class Result(Generic[T_co]):
     Waiting brings the result up to date, and so does :meth:`refresh`.
     """
 
-    def __init__(self, record: Record, source: _Source) -> None:
+    def __init__(self, record: Record, source: _Source, identity: str | None = None) -> None:
         self._record = record
         self._source = source
+        self._identity = identity
 
     # what is known
 
@@ -93,6 +95,15 @@ class Result(Generic[T_co]):
     def record(self) -> Record:
         """The job as the engine keeps it."""
         return self._record
+
+    @property
+    def cursor(self) -> str | None:
+        """Where ``find`` goes on behind this result, if ``find`` gave it."""
+        return (
+            None
+            if self._identity is None
+            else write_cursor("find", self._identity, float(self._record.created), self._record.place, self._record.id.hex)
+        )
 
     @property
     def id(self) -> UUID:
@@ -222,7 +233,7 @@ class Result(Generic[T_co]):
     async def _wait_and_get(self) -> T_co:
         data = None
         if not self.done:
-            self._record, data = await self._source.ended(self.id)
+            self._record, data = await self._source.ended(self.id, known=self._record)
         return await self.unwrap(data)
 
     async def wait(self, timeout: float | None = None) -> None:
@@ -231,7 +242,7 @@ class Result(Generic[T_co]):
         Raises TimeoutError, or :class:`ResultLost` when the job's record is gone.
         """
         if not self.done:
-            self._record, _ = await self._source.ended(self.id, timeout=timeout)
+            self._record, _ = await self._source.ended(self.id, known=self._record, timeout=timeout)
 
     async def get(self) -> T_co:
         """The value. Raises the task's own exception, :class:`Revoked`, or :class:`ResultNotReady` when it has not ended."""

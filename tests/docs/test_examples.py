@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from mognet import App, Context, Pause
-from mognet.records import Query
 from mognet.testing.fixtures import running, swap_for_memory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,7 +139,7 @@ async def test_a_task_that_starts_again_goes_on_with_its_list_and_its_children(
     assert (await result).files == 10
     assert len(interrupted) == 4
     assert listings == [source]
-    assert await app.result_backend.count(Query(root=result.id), by="name") == {"survey": 1, "package": 3, "file": 10}
+    assert await app.result_backend.count(root=result.id, by="name") == {"survey": 1, "package": 3, "file": 10}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

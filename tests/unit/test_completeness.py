@@ -13,6 +13,7 @@ import mognet
 ROOMS = tuple(
     f"mognet.{room}."
     for room in (
+        "acting",
         "app",
         "backend",
         "backoff",
@@ -23,6 +24,7 @@ ROOMS = tuple(
         "entries",
         "events",
         "exceptions",
+        "finding",
         "http",
         "middleware",
         "progress",
