@@ -188,16 +188,24 @@ def _normal(value: Any) -> Any:
 
 def labels(metadata: bytes, paths: Collection[str]) -> dict[str, bytes]:
     """The labels of the values at these paths, as far as there are any. A path is a key, or keys into objects with dots between them."""
-    if not paths or metadata == b"{}":
+    if metadata == b"{}" or not paths:
         return {}
-    data, found = from_json(metadata), {}
+    data: Any = from_json(metadata)
+    found = {}
     for path in paths:
-        value = data
-        for key in path.split("."):
-            value = value.get(key, _NOTHING) if isinstance(value, dict) else _NOTHING
-        if value is not _NOTHING:
+        value = data.get(path, _NOTHING) if "." not in path else _reach(data, path)
+        if type(value) is str:
+            text = to_json(value)
+            found[path] = text if len(text) <= MAX_LABEL else label(value)
+        elif value is not _NOTHING:
             found[path] = label(value)
     return found
+
+
+def _reach(value: Any, path: str) -> Any:
+    for key in path.split("."):
+        value = value.get(key, _NOTHING) if isinstance(value, dict) else _NOTHING
+    return value
 
 
 _NOTHING = object()

@@ -32,7 +32,7 @@ def read_cursor(kind: Kind, identity: str, cursor: str) -> list[Any]:
         raise InvalidCursor(f"{_shown(cursor)} is the cursor of another question than {kind}()")
     if where != identity:
         raise InvalidCursor(f"{_shown(cursor)} is the cursor of another app or store, or of one that was emptied since: begin without it")
-    return parts
+    return list(parts)
 
 
 def _shown(cursor: object) -> str:

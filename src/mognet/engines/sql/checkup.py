@@ -10,11 +10,11 @@ import sqlite3
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import closing
-from importlib import resources
 from pathlib import Path
 
 from mognet.engines.findings import Finding, Schema, error, ok, warning
 from mognet.engines.sql.connection import APPLICATION_ID, explained, open_file, parse_url, patiently
+from mognet.engines.sql.schema import newest
 from mognet.exceptions import ImproperlyConfigured
 from mognet.redaction import redact_url
 
@@ -55,9 +55,7 @@ class SQLiteCheckup:
 
 def _schema(path: Path) -> Schema:
     """Read without making, changing or recovering anything but what any reader would."""
-    known = max(
-        int(file.name[:4]) for file in resources.files("mognet.engines.sql").joinpath("migrations").iterdir() if file.name[0] == "0"
-    )
+    known = newest()
     if not path.exists():
         return Schema(0, known)
     with explained(path), closing(_read_only(path)) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sqlite3
@@ -9,12 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import resources
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from mognet.codec import has_metadata, labels
+from mognet.engines.sql import schema
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
+from mognet.records import Wanted
 
 T = TypeVar("T")
 
@@ -32,6 +36,20 @@ PATIENCE = 30.0
 WAL_KEPT = 16 * 1024 * 1024
 """Bytes to which the write-ahead log is cut when it starts anew."""
 
+
+@lru_cache(maxsize=64)
+def _wanted(conditions: str) -> list[Wanted]:
+    return [Wanted(path, frozenset(label.encode() for label in labels)) for path, labels in json.loads(conditions)]
+
+
+def _has_metadata(metadata: bytes, conditions: str) -> bool:
+    return has_metadata(metadata, _wanted(conditions))
+
+
+def _metadata_label(metadata: bytes, path: str) -> bytes | None:
+    return labels(metadata, [path]).get(path)
+
+
 _PRAGMAS = (
     "foreign_keys = OFF",
     "temp_store = MEMORY",
@@ -46,6 +64,9 @@ _PRAGMAS = (
     # Waiting is ours: SQLite sleeps for up to 100 ms at a time.
     "busy_timeout = 0",
 )
+
+FUNCTIONS = {"has_metadata": _has_metadata, "metadata_label": _metadata_label}
+"""What statements may call that look through metadata without an index."""
 
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
@@ -196,6 +217,8 @@ def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     with explained(path):
         connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False, cached_statements=512)
         try:
+            for name, function in FUNCTIONS.items():
+                connection.create_function(name, 2, function, deterministic=True)
             for pragma in (*_PRAGMAS, f"synchronous = {synchronous.upper()}"):
                 # Even a setting reads the file, which may be locked by one who recovers its log.
                 patiently(lambda pragma=pragma: connection.execute(f"PRAGMA {pragma}").close())  # type: ignore[misc]
@@ -218,11 +241,7 @@ def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    steps = sorted(
-        (file for file in resources.files("mognet.engines.sql").joinpath("migrations").iterdir() if file.name.endswith(".sql")),
-        key=lambda file: file.name,
-    )
-    newest = int(steps[-1].name[:4])
+    newest = schema.newest()
 
     def version() -> int:
         number = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -232,18 +251,16 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             )
         return number
 
-    def begin() -> None:
-        connection.execute("BEGIN IMMEDIATE")
+    if patiently(version) != newest:
+        change_schema(connection, lambda: schema.bring(connection, version(), newest))
 
-    if patiently(version) == newest:
-        return
-    patiently(begin)
+
+def change_schema(connection: sqlite3.Connection, change: Callable[[], None]) -> None:
+    """Change the schema in a transaction of its own, while nobody else writes."""
+    patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
     try:
-        for step in steps[version() :]:
-            for statement in step.read_text().split(";\n"):
-                connection.execute(statement)
+        change()
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {newest}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -41,6 +41,9 @@ class Ears(Protocol):
     def expected(self) -> bool:
         """Whether anybody wants to know which jobs end."""
 
+    def tell_changed(self) -> None:
+        """A change was noted."""
+
 
 @dataclass(slots=True)
 class Session:
@@ -56,6 +59,9 @@ class Session:
     """Cursors whose rows are fetched after the commit."""
     claimed: dict[str, Record] = field(default_factory=dict)
     """The records of jobs that were claimed here, by holder, so that their end need not read them again."""
+    _paths: dict[str, int] = field(default_factory=dict)
+    _whole: frozenset[str] = frozenset()
+    _paths_version: int = -1
 
     def run(self, statement: str, *parameters: object) -> int:
         """Execute; answer how many rows changed."""
@@ -97,6 +103,30 @@ class Session:
         """The highest number given to a job or a turn so far, and when the last job was created."""
         row = self.one(sql.LAST, self.app)
         return Last(*row) if row is not None else Last(self.app << sql.APP_BITS, 0.0)
+
+    def rows(self) -> tuple[int, int]:
+        """The numbers between which the app's rows are."""
+        return self.app << sql.APP_BITS, ((self.app + 1) << sql.APP_BITS) - 1
+
+    def noted(self) -> bool:
+        """Whether changes are noted."""
+        row = self.one(sql.FLAGS, self.app)
+        return row is not None and row[1] > self.now
+
+    def paths(self) -> dict[str, int]:
+        """The paths in metadata that are indexed, with their numbers."""
+        row = self.one(sql.FLAGS, self.app)
+        if row is not None and row[0] != self._paths_version:
+            paths = self.all(sql.PATHS, self.app)
+            self._paths = {name: number for name, number, _ in paths}
+            self._whole = frozenset(name for name, _, whole in paths if whole)
+            self._paths_version = row[0]
+        return self._paths
+
+    def whole(self) -> frozenset[str]:
+        """Those of them that are indexed for all jobs."""
+        self.paths()
+        return self._whole
 
     def remember(self, claims: Iterable[Claim]) -> None:
         """Keep what was claimed, for its end."""

@@ -391,7 +391,7 @@ class Logging(Group):
 
     async def lines(self, bench: Bench, id: UUID, after: int = 0) -> list[tuple[int, bytes]]:
         """The lines that are kept."""
-        return [tuple(line) for line in await bench.engine.logs(id, after=after)]
+        return [(line.number, line.text) for line in await bench.engine.logs(id, after=after)]
 
     async def test_the_last_ones_stay(self, bench: Bench) -> None:
         """Numbered from 1, bytes as they were, the last ``keep`` of them; also when the job has ended."""
