@@ -18,6 +18,7 @@ from mognet.engines.redis.indexing import Paths
 from mognet.engines.redis.reports import Reports
 from mognet.engines.redis.scripts import (
     DIGITS,
+    STALE,
     Arg,
     Script,
     hold,
@@ -141,12 +142,15 @@ class RedisEngine(Reports):
         added: list[bool] = []
         for start in range(0, len(jobs), WHOLE):
             part = jobs[start : start + WHOLE]
-            added += [each == 1 for each in await self._indexing.current(lambda paths, part=part: self._store(part, enqueue, paths))]
+            answer: Any = STALE
+            while answer == STALE:
+                paths = self._indexing.paths
+                arguments = [argument for job in part for argument in _job(job, paths)]
+                answer = await self._open.run(self._script("submit"), paths.version, int(enqueue), len(part), *arguments)
+                if answer == STALE:
+                    await self._indexing.ask()
+            added += [each == 1 for each in answer]
         return added
-
-    async def _store(self, jobs: Sequence[Job], enqueue: bool, paths: Paths) -> Any:
-        arguments = [argument for job in jobs for argument in _job(job, paths)]
-        return await self._open.run(self._script("submit"), paths.version, int(enqueue), len(jobs), *arguments)
 
     async def claim(
         self,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
 from mognet import codec
-from mognet.engines.redis.scripts import STALE, Arg, Run, labels
 from mognet.engines.redis.keys import text
+from mognet.engines.redis.scripts import STALE, Arg, Run, labels
 from mognet.exceptions import ConnectionError
 from mognet.records import Reindexed
 
@@ -19,8 +20,6 @@ STEP = 500
 
 ATTEMPTS = 100
 """Declarations that an operation may be overtaken by, one after the other, until it gives up."""
-
-T = TypeVar("T")
 
 
 class Paths(NamedTuple):
@@ -36,7 +35,7 @@ class Paths(NamedTuple):
     def of_job(self, metadata: bytes) -> list[bytes]:
         """The fields of a new job: its metadata, and what it is to be found by."""
         fields = labels(metadata)
-        if self.numbers and fields:
+        if fields and self.numbers:
             for path, label in codec.labels(metadata, self.numbers).items():
                 fields += (self.numbers[path], label)
         return fields
@@ -54,7 +53,7 @@ class Paths(NamedTuple):
 
 
 class Indexing:
-    """The declared paths, as far as this engine knows. Whoever uses them says by which version, and if the server has another, asks again."""
+    """The declared paths as far as this engine knows. Whoever uses them says by which version; if the server has another, it asks again."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -66,7 +65,7 @@ class Indexing:
             answer = await attempt(self.paths)
             if answer != STALE:
                 return answer
-            await self._declare([], only=False)
+            await self.ask()
         raise ConnectionError("the declaration of searchable metadata changes faster than it can be read")
 
     async def _declare(self, keys: Collection[str], *, only: bool) -> Paths:
@@ -76,9 +75,13 @@ class Indexing:
         self.paths = Paths(version, {path: number.rstrip(b"?") for path, number in numbers.items()}, whole)
         return self.paths
 
+    async def ask(self) -> Paths:
+        """What is declared now."""
+        return await self._declare([], only=False)
+
     async def whole(self, paths: Collection[str]) -> frozenset[str]:
         """The paths whose index is whole; the server is asked if one of these is not known to be."""
-        return self.paths.whole if self.paths.whole.issuperset(paths) else (await self._declare([], only=False)).whole
+        return self.paths.whole if self.paths.whole.issuperset(paths) else (await self.ask()).whole
 
     async def declare(self, keys: Collection[str], *, only: bool) -> frozenset[str]:
         """Let the server index these paths; answers those whose index is whole."""
@@ -88,12 +91,12 @@ class Indexing:
         """Take so many jobs into the indexes that are not whole."""
         done = 0
         while True:
-            step = await self.current(lambda paths: self._step(paths, min(STEP, limit - done)))
+            step = await self.current(partial(self._step, min(STEP, limit - done)))
             done += step.done
             if not step.left or done >= limit:
                 return Reindexed(done, step.left)
 
-    async def _step(self, paths: Paths, most: int) -> Any:
+    async def _step(self, most: int, paths: Paths) -> Any:
         behind = [path for path in paths.numbers if path not in paths.whole]
         keys = list({path.partition(".")[0]: to_json(path.partition(".")[0]) for path in behind}.values())
         answer = await self._run("walk", paths.version, most, *keys)

@@ -7,8 +7,8 @@ since 1970 by the server's clock, ids are 32 hexadecimal digits.
 key                     type           what
 ======================  =============  =========================================================================================
 ``job:ID``              hash           one job; its fields are in :data:`FIELDS`
-``meta:ID``             hash           its metadata: JSON text of the key -> JSON text of the value; number of an indexed path -> label of the
-                                       value there; ``p`` -> its progress
+``meta:ID``             hash           its metadata: JSON text of the key -> JSON text of the value; number of an indexed path -> label
+                                       of the value there; ``p`` -> its progress
 ``body:ID``             string         its call; once it has succeeded, its value
 ``value:ID``            string         what it left, if it ended otherwise
 ``log:ID``              list           the last lines that it logged
@@ -32,7 +32,7 @@ key                     type           what
 ``seq``                 string         the last number of arrival; this and ``app`` stay when all jobs are gone
 ======================  =============  =========================================================================================
 
-Channels: ``sig:CHANNEL`` carries what is published, ``sig:changed`` rings while ``watched``, ``done`` tells the ends of jobs, ``bell:ENGINE``
+Channels: ``sig:CHANNEL`` carries what is published (``sig:changed`` rings while ``watched``), ``done`` the ends of jobs, ``bell:ENGINE``
 rings for one engine object.
 """
 

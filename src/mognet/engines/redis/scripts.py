@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -53,8 +54,24 @@ def script(name: str) -> Script:
     """A transition's script, with what all of them share before it."""
     folder = files("mognet.engines.redis") / "lua"
     parts = ("common", "finding", name) if name in FINDING else ("common", name)
-    source = b"".join((folder / f"{part}.lua").read_bytes() for part in parts)
+    source = inline("".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)).encode()
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
+
+
+_CONSTANTS = re.compile(r"^local ([A-Z_]+(?:, [A-Z_]+)*) = ((?:'[^']*'|[\de.]+)(?:, (?:'[^']*'|[\de.]+))*)$", re.MULTILINE)
+_WORDS = re.compile(r"'(?:[^'\\]|\\.)*'|--[^\n]*|\b[A-Z_]+\b")
+
+
+def inline(source: str) -> str:
+    """The same script with the values of its constants in the place of their names.
+
+    Every call of a script makes all its functions anew, and what they use of the script's locals is looked for one by one: the fewer
+    these are, the less a call costs (it saves a tenth of a submit of one job).
+    """
+    values: dict[str, str] = {}
+    for names, texts in _CONSTANTS.findall(source):
+        values.update(zip(names.split(", "), texts.split(", "), strict=True))
+    return _WORDS.sub(lambda word: values.get(word[0], word[0]), _CONSTANTS.sub("", source))
 
 
 # --- arguments
@@ -96,9 +113,8 @@ Row = Sequence[Any]
 
 def make_record(id: UUID, row: Row) -> Record:
     """A record from a row of a script."""
-    (name, queue, state, priority, created, due, begun, finished, starts, stops, attempt, parent, root, node, label, ttl, expires, offset, meta) = (
-        row[: keys.RECORD]
-    )
+    name, queue, state, priority, created, due, begun, finished, starts, stops, attempt, parent, root, node, label, *rest = row
+    ttl, expires, offset, meta, *progress = rest
     return Record(
         id,
         _text(name),
@@ -119,8 +135,8 @@ def make_record(id: UUID, row: Row) -> Record:
         _text(label),
         _seconds(ttl),
         _seconds(expires),
-        row[keys.RECORD] if len(row) > keys.RECORD else None,
-        int(offset or 0),
+        progress[0] if progress else None,
+        0 if offset is None else int(offset),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -109,16 +109,14 @@ class Searching:
 
     async def _among(self, query: Query) -> AsyncIterator[Record]:
         """Those that match of the jobs that are found by id or by family, in no order."""
+        # How they were found says that they are below.
+        rest = query._replace(under=None)
 
-        async def attempt(paths: Paths) -> Any:
-            # How they were found says that they are below.
-            asked = conditions(query._replace(under=None), paths)
-            return await self._run("among", paths.version if query.metadata else b"-", *asked, *part)
+        def ask(ids: list[bytes]) -> Callable[[Paths], Awaitable[Any]]:
+            return lambda paths: self._run("among", paths.version if query.metadata else b"-", *conditions(rest, paths), *ids)
 
-        ids = self._with_prefix(query.id_prefix or "") if query.under is None else self._below(query.under)
-        async for part in ids:
-            rows = await self._indexing.current(attempt)
-            for record in records_of(rows, query):
+        async for ids in self._with_prefix(query.id_prefix or "") if query.under is None else self._below(query.under):
+            for record in records_of(await self._indexing.current(ask(ids)), query):
                 yield record
 
     async def _with_prefix(self, prefix: str) -> AsyncIterator[list[bytes]]:
@@ -250,7 +248,7 @@ def _score(place: Place) -> tuple[bytes, bytes]:
 
 
 def records_of(rows: Sequence[Any], query: Query) -> list[Record]:
-    """The records of ids and rows, as far as their metadata matches: the server judges by the indexes that are whole, and leaves the rest."""
+    """The records of ids and rows, as far as their metadata matches: the server judges by indexes that are whole, and leaves the rest."""
     records = [make_record(UUID(id.decode()), row) for id, row in zip(rows[::2], rows[1::2], strict=True)]
     return [record for record in records if has_metadata(record.metadata, query.metadata)] if query.metadata else records
 

@@ -3,14 +3,13 @@ local P, call = KEYS[1], redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
--- The fields of a job's hash (keys.py says what they are), and their places in a row. Readers need the first RECORD of them.
+-- The fields of a job's hash (keys.py says what they are), and their places in a row.
 local FIELDS = {'n', 'q', 's', 'p', 'c', 'd', 'b', 'f', 'a', 'o', 't', 'u', 'r', 'w', 'l', 'y', 'x', 'h', 'm', 'k', 'e', 'i', 'v', 'g', 'z', 'j', 'G'}
 local NAME, QUEUE, STATE, PRIORITY, CREATED, DUE, BEGAN, FINISHED, STARTS, STOPS, ATTEMPT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 local PARENT, ROOT, NODE, LABEL, TTL, EXPIRES, OFFSET, META, TOKEN, ARRIVAL, LINED, VALUE_ENDS, NOTES = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24
 local LATEST, LATE_TTL, LOGGED = 25, 26, 27
-local RECORD = META
--- Where the progress stands in a row that is answered, behind the fields of a record.
-local PROGRESS = RECORD + 1
+-- Readers need fields up to META; in a row that is answered, the progress stands behind them.
+local RECORD, PROGRESS = 19, 20
 local PENDING, RUNNING, SUSPENDED, SUCCESS, REVOKED = '0', '1', '2', '3', '5'
 -- What META says: there is something in meta:ID, and labels are among it.
 local DESCRIBED, LABELLED = '1', '2'
@@ -122,12 +121,15 @@ local noted, forgotten, rung = {}, {}, false
 
 local function changed(id) noted[#noted + 1] = id end
 
+local watched
+
 local function note()
-  local watched = call('HGET', P .. 'app', 'watched')
+  if watched == nil then watched = call('HGET', P .. 'app', 'watched') end
   if not watched then return end
   if tonumber(watched) <= now then
     call('UNLINK', P .. 'changes')
     call('HDEL', P .. 'app', 'watched')
+    watched = false
     return
   end
   in_chunks('ZREM', P .. 'changes', forgotten)
@@ -143,7 +145,11 @@ end
 -- Metadata. In meta:ID, a JSON text of a key begins with a quote, a label's field is the number of its path, and 'p' is the progress.
 local QUOTE = 34
 
-local function is_stale(version) return (call('HGET', P .. 'app', 'paths') or '') ~= version end
+local function is_stale(version)
+  local found = call('HMGET', P .. 'app', 'paths', 'watched')
+  watched = found[2]
+  return (found[1] or '') ~= version
+end
 
 local function born(r) return r[CREATED] + (r[OFFSET] or 0) end
 
