@@ -16,7 +16,7 @@ local function tidy(id)
   end
 end
 
-local entries, horizon = stretch({{P .. 'open', ''}, {P .. 'done', ''}}, false, '-inf', '+inf', {tonumber(score), after}, STRETCH)
+local entries, horizon = stretch({{P .. 'open', ''}, {P .. 'done', ''}}, false, '-inf', '+inf', {tonumber(score), after}, math.min(STRETCH, math.max(100, most)))
 local rows, looked, last = {}, 0, horizon or {tonumber(score), after}
 for i, entry in ipairs(entries) do
   if i > most then break end
