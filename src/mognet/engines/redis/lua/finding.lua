@@ -49,7 +49,8 @@ local function conditions()
   end
 end
 
--- A way to the jobs: sets by creation, or entries of an index that have one label. Reads it from the arguments: number of sets, and for each: it, and the label ('' none).
+-- A way to the jobs: sets by creation, or entries of an index that have one label.
+-- Reads it from the arguments: number of sets, and for each: it, and the label ('' none).
 local function way()
   local sources = {}
   for i = 1, tonumber(argument()) do sources[i] = {argument(), argument()} end
@@ -65,7 +66,8 @@ local function number_on(sources)
   return number
 end
 
--- The jobs on a way from a place on, as {score, id} in their order, and how far this is sure: beyond the horizon there may be others. No horizon: these are all.
+-- The jobs on a way from a place on, as {score, id} in their order, and how far this is sure: beyond the horizon there may be others.
+-- No horizon: these are all.
 -- low, high: '-inf', '+inf', or '(' and a score; start: {score, id} to go on behind, or nil; most: of each set.
 local STRETCH = 1000
 local function stretch(sources, newest, low, high, start, most)

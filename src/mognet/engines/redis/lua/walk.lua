@@ -1,5 +1,6 @@
 -- The next jobs whose labels have to be brought up to date, by creation; labels of paths that were given up go at once.
--- Answers {score and id of the last, more?, how many were looked at, for each job that has one of the keys: id, values of the keys}; nil: there is nothing to do; or 'stale'.
+-- Answers {score and id of the last, more?, how many were looked at, for each job that has metadata: id, values of the keys};
+-- nil: there is nothing to do; or 'stale'.
 -- ARGV: version of the indexed paths, most jobs, JSON texts of the keys that are wanted.
 local version, most = argument(), tonumber(argument())
 if is_stale(version) then return STALE end
