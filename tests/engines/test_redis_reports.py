@@ -249,7 +249,11 @@ def test_constants_are_put_in() -> None:
 
 def test_rights_that_the_documentation_gives() -> None:
     """Each command that a script calls."""
-    line = next(line for line in (Path(__file__).parents[2] / "docs/engines/redis.md").read_text().splitlines() if line.startswith("ACL SETUSER mognet"))
+    line = next(
+        line
+        for line in (Path(__file__).parents[2] / "docs/engines/redis.md").read_text().splitlines()
+        if line.startswith("ACL SETUSER mognet")
+    )
     allowed = {word[1:].split("|")[0] for word in line.split() if word.startswith("+")}
     called = {name.lower() for path in LUA.iterdir() for name in re.findall(r"'([A-Z]{3,})'", path.read_text())}
     assert called - {"nx", "withscores", "limit", "numsub"} <= allowed
