@@ -138,8 +138,8 @@ class RedisHarness(Harness):
         self._set_clock()
 
     async def leftovers(self) -> Mapping[str, int]:
-        # One number for each app stays, and who waits goes by itself.
-        keys = [key for key in self.run("KEYS", "mognet:*") if not key.endswith(b":seq") and b":wait:" not in key]
+        # What is known of each app as a whole stays, and who waits goes by itself.
+        keys = [key for key in self.run("KEYS", "mognet:*") if not key.endswith((b":seq", b":app")) and b":wait:" not in key]
         return Counter(key.split(b"}:")[1].split(b":")[0].decode() for key in keys)
 
 

@@ -20,8 +20,8 @@ from mognet.engines.redis import keys
 from mognet.engines.redis.address import parse
 from mognet.engines.redis.engine import RedisEngine
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
-from mognet.outcomes import retry, succeeded
-from mognet.records import Query, Swept
+from mognet.outcomes import merge_metadata, retry, succeeded
+from mognet.records import Query, Swept, Wanted
 from mognet.testing.conformance import EngineConformance, Harness
 from mognet.testing.conformance.bench import make_job
 from servers import Server, free_port
@@ -256,8 +256,19 @@ def test_redis_py_is_loaded_for_this_engine_only() -> None:
 
 async def use(url: str) -> None:
     async with RedisEngine(url) as engine:
+        changes = await engine.changes(None)
         await engine.submit([make_job(metadata=b'{"a":1}')])
+        await engine.declare(["a"])
+        await engine.reindex()
         [claim] = await engine.claim("node", ["q"], 1, lease=10, wait=1)
+        await engine.update(claim.token.id, merge_metadata(b'{"a":2}'))
+        for newest_first in (False, True):
+            query = Query(metadata=(Wanted("a", frozenset({b"2"})),), newest_first=newest_first)
+            assert [record.id async for record in engine.search(query)] == [claim.token.id]
+        assert await engine.count(Query(), by="metadata:a") == {"2": 1}
+        assert [changed.record.id for changed in (await engine.changes(changes.at)).changed] == [claim.token.id]
+        await engine.log(claim.token, [b"line"], keep=1)
+        assert await engine.logs(claim.token.id) == [(1, b"line")]
         await engine.settle([retry(claim.token, 0)])
         [claim] = await engine.claim("node", ["q"], 1, lease=10, wait=1)
         await engine.save(claim.token, {"note": b"1"})
@@ -268,6 +279,8 @@ async def use(url: str) -> None:
         assert await engine.count(Query()) == {"SUCCESS": 1}
         await engine.sweep()
         await engine.delete([claim.token.id])
+        await engine.declare([], only=True)
+        await engine.identity()
 
 
 async def test_a_unix_socket(folder: Path) -> None:
