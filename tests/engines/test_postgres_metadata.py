@@ -6,6 +6,7 @@ import asyncio
 import random
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import psycopg
@@ -170,7 +171,7 @@ async def test_one_index_each_for_apps_of_a_schema(url: str) -> None:
         assert await one.declare(["tenant"]) == {"tenant"}
         await two.submit([make_job(metadata=dumps({"tenant": "a"}))])
         assert query(url, "SELECT count(*) FROM mognet.label") == [(0,)]
-        assert two._tables.known.plain
+        assert two._tables.known.paths == {}
         assert await two.declare(["tenant"]) == frozenset()
 
 
@@ -189,6 +190,34 @@ async def test_behind_a_pooler(url: str) -> None:
         assert await found(one, wants(tenant="b")) == {old.id}
         assert [changed.record.state for changed in (await one.changes(at)).changed] == [ResultState.PENDING]
         assert [line.text for line in await one.logs(old.id)] == [b"line"]
+
+
+async def test_few_rights(url: str) -> None:
+    """Those that the documentation names are enough, once the schema is there."""
+    async with PostgresEngine.from_url(url):
+        pass
+    rights = [
+        "CREATE ROLE small LOGIN PASSWORD 'small'",
+        "GRANT USAGE ON SCHEMA mognet TO small",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA mognet TO small",
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA mognet TO small",
+    ]
+    query(url, "; ".join(rights))
+    try:
+        parts = urlsplit(url)
+        async with PostgresEngine.from_url(parts._replace(netloc=f"small:small@{parts.netloc.rpartition('@')[2]}").geturl()) as engine:
+            at = (await engine.changes(None)).at
+            await engine.declare(["tenant"])
+            await engine.submit([job := make_job(metadata=dumps({"tenant": "a"}))])
+            [claim] = await engine.claim("n", ["q"], 1, lease=60)
+            await engine.log(claim.token, [b"line"], keep=3)
+            await engine.settle([failed(claim.token, b"1")])
+            assert [changed.record.id for changed in (await engine.changes(at)).changed] == [job.id]
+            await engine.declare([], only=True)
+            assert (await engine.reindex()).left == 0
+            assert await engine.delete([job.id]) == 1
+    finally:
+        query(url, "DROP OWNED BY small; DROP ROLE small")
 
 
 async def test_down_and_up_again(url: str) -> None:

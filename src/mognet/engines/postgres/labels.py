@@ -23,23 +23,24 @@ from mognet.records import Reindexed
 
 T = TypeVar("T")
 
-GATE_TRIES = 25
-GATE_MILLISECONDS = 200
-"""How often, and for how long each time, the gate is waited for. Meanwhile all who write wait behind."""
+GATE_TRIES = 12
+GATE_MILLISECONDS = (20, 500)
+"""How often the gate is waited for, and how long at first and at most. Meanwhile all who write wait behind, so there are pauses as long."""
 
 _KNOWN = """
 SELECT version, logged, number, path.name, dropped, whole FROM mognet.app LEFT JOIN mognet.path USING (app) WHERE app = %(app)s
 ORDER BY number"""
 
 _SHUT = "LOCK TABLE mognet.gate IN EXCLUSIVE MODE"
-_PATIENCE = f"SELECT set_config('lock_timeout', '{GATE_MILLISECONDS}', true)"
+_PATIENCE = "SELECT set_config('lock_timeout', %(milliseconds)s::text, true)"
 
 _ANY_JOB = "SELECT 1 FROM mognet.job WHERE app = %(app)s AND created > 0 LIMIT 1"
 _ADD = """
 INSERT INTO mognet.path (app, name, whole) SELECT %(app)s, name, %(whole)s FROM unnest(%(names)s::text[]) AS each(name)
 ON CONFLICT (app, name) DO UPDATE SET dropped = false, whole = excluded.whole, walked_created = 0, walked_seq = 0, remaining = NULL"""
 _DROP = "UPDATE mognet.path SET dropped = true WHERE number = ANY(%(numbers)s::int8[])"
-_RAISE = "UPDATE mognet.app SET version = version + 1, logged = logged OR %(logged)s WHERE app = %(app)s"
+_RAISE = "UPDATE mognet.app SET version = version + 1 WHERE app = %(app)s"
+_KEEP_LOGS = "UPDATE mognet.app SET version = version + 1, logged = true WHERE app = %(app)s AND NOT logged"
 
 _ENTRIES = """unnest(%(paths)s::int8[], %(values)s::bytea[], %(createds)s::float8[], %(seqs)s::int8[]) AS each(path, value, created, seq)"""
 
@@ -162,12 +163,13 @@ async def _declare(tables: Tables, connection: Connection, known: Known, wanted:
     if gone:
         await tables.run(connection, _DROP, numbers=gone)
     if new or gone:
-        await tables.run(connection, _RAISE, logged=False)
+        await tables.run(connection, _RAISE)
 
 
 async def keep_logs(tables: Tables, connection: Connection) -> None:
     """From now on there may be log lines: whoever deletes jobs looks for theirs."""
-    await while_nobody_writes(tables, connection, lambda: tables.run(connection, _RAISE, logged=True))
+    # Without the gate: lines are added by who has locked their job after this, and so by nobody whose job is just being deleted.
+    await tables.run(connection, _KEEP_LOGS)
 
 
 async def while_nobody_writes(tables: Tables, connection: Connection, work: Callable[[], Awaitable[T]]) -> T:
@@ -175,18 +177,19 @@ async def while_nobody_writes(tables: Tables, connection: Connection, work: Call
 
     Raises LockNotAvailable if somebody's transaction lasts too long. Nobody else is held up by the wait for more than a moment at a time.
     """
-    tries = 0
+    tries, (milliseconds, most) = 0, GATE_MILLISECONDS
     while True:
         try:
             async with connection.transaction():
-                await tables.all(connection, _PATIENCE)
+                await tables.all(connection, _PATIENCE, milliseconds=str(milliseconds))
                 await tables.run(connection, _SHUT)
                 return await work()
         except LockNotAvailable:
             tries += 1
             if tries == GATE_TRIES:
                 raise
-        await asyncio.sleep(random.uniform(0, 2 * GATE_MILLISECONDS / 1000))
+        await asyncio.sleep(random.uniform(0.5, 1.5) * milliseconds / 1000)
+        milliseconds = min(2 * milliseconds, most)
 
 
 async def reindex(tables: Tables, connection: Connection, limit: int) -> Reindexed:

@@ -11,6 +11,7 @@ from psycopg.errors import InvalidTextRepresentation
 
 from mognet.codec import labels
 from mognet.engines.postgres import statements as sql
+from mognet.engines.postgres.arrays import Blobs, Uuids
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.labels import drop_labels, entries_of
 from mognet.engines.postgres.rows import NUMBERS, WIDTH, make_record, token_text
@@ -87,7 +88,7 @@ def _submit_values(jobs: Sequence[Job], enqueue: bool, known: Known) -> tuple[st
     values: dict[str, Any] = {
         "enqueue": enqueue,
         "version": known.version,
-        "ids": [job.id for job in jobs],
+        "ids": Uuids([job.id for job in jobs]),
         "ids_parent": [job.parent for job in jobs] if parents else [],
         "roots": [job.root for job in jobs] if any(job.root is not None for job in jobs) else [],
         "tokens": [_fence(job) for job in jobs] if fenced else [],
@@ -99,11 +100,12 @@ def _submit_values(jobs: Sequence[Job], enqueue: bool, known: Known) -> tuple[st
     values["delays"], values["delay"] = in_common([job.delay for job in jobs], float)
     values["ttls"], values["ttl"] = in_common([job.ttl for job in jobs], seconds)
     values["latests"], values["latest"] = in_common([job.latest for job in jobs], seconds)
-    values["metadatas"], values["metadata"] = in_common([job.metadata for job in jobs])
-    values["bodies"], values["body"] = in_common([job.body for job in jobs])
+    metadatas, values["metadata"] = in_common([job.metadata for job in jobs])
+    bodies, values["body"] = in_common([job.body for job in jobs])
+    values["metadatas"], values["bodies"] = Blobs(metadatas), Blobs(bodies)
     if parents or fenced:
         values["parents"] = sorted(parents)
-    if known.plain:
+    if not known.paths:
         return sql.SUBMIT_CHILDREN if parents or fenced else sql.SUBMIT, values
     found = [labels(job.metadata, known.paths) for job in jobs]
     values["paths"] = list(known.paths.values())
@@ -212,7 +214,7 @@ async def next_due(tables: Tables, connection: Connection, queues: Sequence[str]
 async def extend(tables: Tables, connection: Connection, tokens: Collection[Token], lease: float) -> set[Token]:
     """Let leases end later."""
     wanted = sorted(tokens)
-    values = {"ids": [token.id for token in wanted], "tokens": [token_text(token) for token in wanted]}
+    values = {"ids": Uuids([token.id for token in wanted]), "tokens": [token_text(token) for token in wanted]}
     rows = await tables.all(connection, sql.EXTEND, **values, lease=float(lease))
     return {wanted[number - 1] for (number,) in rows}
 
@@ -257,11 +259,11 @@ async def _finish(tables: Tables, connection: Connection, outcomes: Sequence[Out
     return await tables.all(
         connection,
         sql.FINISH,
-        ids=[outcome.token.id for outcome in outcomes],
+        ids=Uuids([outcome.token.id for outcome in outcomes]),
         tokens=[token_text(outcome.token) for outcome in outcomes],
         states=states,
         state=state,
-        values=values,
+        values=Blobs(values),
         value=value,
         ttl=seconds(one.ttl),
         value_ttl=seconds(one.ttl if one.value is None else one.value_ttl),
@@ -272,7 +274,7 @@ async def _settle(tables: Tables, connection: Connection, outcomes: Sequence[Out
     return await tables.all(
         connection,
         sql.SETTLE,
-        ids=[outcome.token.id for outcome in outcomes],
+        ids=Uuids([outcome.token.id for outcome in outcomes]),
         tokens=[token_text(outcome.token) for outcome in outcomes],
         numbers=list(numbers),
         states=[NUMBERS[outcome.state] for outcome in outcomes],
@@ -280,7 +282,7 @@ async def _settle(tables: Tables, connection: Connection, outcomes: Sequence[Out
         delays=[float(outcome.delay) for outcome in outcomes],
         ttls=[seconds(outcome.ttl) for outcome in outcomes],
         value_ttls=[seconds(outcome.ttl if outcome.value is None else outcome.value_ttl) for outcome in outcomes],
-        values=[outcome.value for outcome in outcomes],
+        values=Blobs([outcome.value for outcome in outcomes]),
     )
 
 

@@ -45,14 +45,12 @@ def qualified(statement: str, schema: str) -> bytes:
 
 # --- submit
 
-_PARENTS = """parent AS MATERIALIZED (
+_PARENTS = """
+parent AS MATERIALIZED (
     SELECT id, state, token FROM mognet.job, clock
     WHERE app = %(app)s AND id = ANY(%(parents)s::uuid[]) AND (expires IS NULL OR expires > clock.now) ORDER BY id FOR KEY SHARE OF job),"""
 
-_SUBMIT = f"""
-WITH {CLOCK}, {{parents}}
-given AS MATERIALIZED (
-    SELECT nextval('mognet.turn') AS seq, id, coalesce(name, %(name)s::text) AS name, coalesce(queue, %(queue)s::text) AS queue,
+_GIVEN = """    SELECT nextval('mognet.turn') AS seq, id, coalesce(name, %(name)s::text) AS name, coalesce(queue, %(queue)s::text) AS queue,
         coalesce(priority, %(priority)s::int8) AS priority, coalesce(delay, %(delay)s::float8) AS delay, parent, root, token,
         coalesce(ttl, %(ttl)s::float8) AS ttl, coalesce(latest, %(latest)s::float8) AS latest, coalesce(label, %(label)s::text) AS label,
         coalesce(metadata, %(metadata)s::bytea) AS metadata, coalesce(body, %(body)s::bytea) AS body
@@ -60,9 +58,12 @@ given AS MATERIALIZED (
         %(priorities)s::int8[], %(delays)s::float8[], %(ids_parent)s::uuid[], %(roots)s::uuid[], %(tokens)s::text[], %(ttls)s::float8[],
         %(latests)s::float8[], %(labels)s::text[], %(metadatas)s::bytea[], %(bodies)s::bytea[])
     AS each(id, name, queue, priority, delay, parent, root, token, ttl, latest, label, metadata, body)
-    WHERE (SELECT version FROM clock) = %(version)s::int8),
+    WHERE (SELECT version FROM clock) = %(version)s::int8"""
+
+_SUBMIT = f"""
+WITH {CLOCK},{{before}}
 fated AS MATERIALIZED (
-    SELECT given.*, clock.now, {{revoked}} AS revoked FROM given {{join}} CROSS JOIN clock {{where}}),
+    SELECT given.*, clock.now, {{revoked}} AS revoked FROM {{given}} CROSS JOIN clock {{where}}),
 job AS (
     INSERT INTO mognet.job (id, app, seq, arrival, state, lined, priority, queue, name, due, created, parent, root,
         finished, expires, value_expires, cleanup, bulky, latest, late_ttl, changed)
@@ -72,57 +73,44 @@ job AS (
         CASE WHEN revoked THEN now + ttl END, octet_length(body) > 2000, latest, ttl,
         CASE WHEN (SELECT noting FROM clock) THEN pg_current_xact_id() END
     FROM fated
-    ON CONFLICT (id, app) {{known}}
+    ON CONFLICT (id, app) DO UPDATE
+        SET was = CASE WHEN %(strict)s THEN ('the record of ' || job.id || ' has expired')::smallint ELSE -1 END
+        WHERE job.expires <= excluded.created
     RETURNING id, seq, created, state, was, changed),
 content AS (
     INSERT INTO mognet.content (seq, label, metadata, body)
-    SELECT job.seq, fated.label, fated.metadata, fated.body FROM job JOIN fated USING (id){{new}}
-    ON CONFLICT (seq) DO UPDATE SET label = excluded.label, metadata = excluded.metadata, body = excluded.body, progress = NULL){{labels}}
-SELECT id, {{state}}, changed IS NOT NULL FROM job
+    SELECT seq, fated.label, fated.metadata, fated.body FROM job JOIN fated USING (seq)){{labels}}
+SELECT id, coalesce(was, state), changed IS NOT NULL FROM job
 UNION ALL SELECT NULL, NULL, NULL FROM clock WHERE version <> %(version)s::int8"""
 
-_BORN_AGAIN = """DO UPDATE SET arrival = excluded.arrival, state = excluded.state, lined = excluded.lined,
-        priority = excluded.priority, queue = excluded.queue, name = excluded.name, due = excluded.due, created = excluded.created,
-        parent = excluded.parent, root = excluded.root, started = NULL, finished = excluded.finished, ttl = NULL, node = NULL,
-        expires = excluded.expires, value_expires = excluded.value_expires, cleanup = excluded.cleanup, starts = 0, stops = 0, attempt = 1,
-        bulky = excluded.bulky, value = NULL, latest = excluded.latest, late_ttl = excluded.late_ttl, changed = excluded.changed
-        WHERE job.expires <= excluded.created"""
-
-_PARENTS_JOIN = {
+# (Not as a part of its own: that would be written down once more.)
+_ALONE = {"before": "", "revoked": "false", "given": f"({_GIVEN}) AS given", "where": ""}
+_BELOW = {
+    "before": f"{_PARENTS}\ngiven AS MATERIALIZED ({_GIVEN}),",
     "revoked": "(parent.state IS NOT NULL AND parent.state = 5)",
-    "join": "LEFT JOIN parent ON parent.id = given.parent",
+    "given": "given LEFT JOIN parent ON parent.id = given.parent",
     "where": "WHERE given.token IS NULL OR parent.state = 5 OR parent.token = given.token",
 }
-_ALONE = {"parents": "", "revoked": "false", "join": "", "where": ""}
-_BELOW = {"parents": _PARENTS, **_PARENTS_JOIN}
-_BARE = {"known": _BORN_AGAIN, "new": "", "labels": "", "state": "state"}
 
-# If a record has expired, what belongs to it has to go first: an error undoes all, or -1 says which it is.
-_LABELLED = {
-    "known": """DO UPDATE SET was = CASE WHEN %(strict)s THEN ('the record of ' || job.id || ' has expired')::smallint ELSE -1 END
-        WHERE job.expires <= excluded.created""",
-    "new": " WHERE job.was IS NULL",
-    "labels": """,
+_LABELS = """,
 label AS (
     INSERT INTO mognet.label (path, value, created, seq)
     SELECT (%(paths)s::int8[])[(n - 1) / cardinality(%(ids)s::uuid[]) + 1], convert_to(each.value, 'UTF8'), job.created, job.seq
     FROM unnest(string_to_array(convert_from(%(values)s::bytea, 'UTF8'), chr(10))) WITH ORDINALITY AS each(value, n)
     JOIN job ON job.id = (%(ids)s::uuid[])[mod(n - 1, cardinality(%(ids)s::uuid[])) + 1] AND job.was IS NULL
-    WHERE each.value <> '')""",
-    "state": "coalesce(was, state)",
-}
+    WHERE each.value <> '')"""
 
-# New jobs. What they have in common is given once, and its list left empty: unnest fills it up with NULL. An id whose record has
-# expired is new. Answers those that were added, and those that were born REVOKED; a row of NULLs if nothing was done since the version of
-# what has to be known is another one.
-SUBMIT = _SUBMIT.format(**_ALONE, **_BARE)
+# New jobs. What they have in common is given once, and its list left empty: unnest fills it up with NULL. Answers those that were added,
+# and those that were born REVOKED; a row of NULLs if nothing was done since the version of what has to be known is another one. Where a
+# record has expired, what belongs to it has to go first: with "strict" nothing is done, by an error, else -1 says which it is.
+SUBMIT = _SUBMIT.format(**_ALONE, labels="")
 
 # The same for children: parents are locked, so that a revoke of theirs sees these children, or they see the revoke.
-SUBMIT_CHILDREN = _SUBMIT.format(**_BELOW, **_BARE)
+SUBMIT_CHILDREN = _SUBMIT.format(**_BELOW, labels="")
 
 # The same with labels, which come as lines: for each path one of each job (empty: none). A list would cost more than the index does.
-SUBMIT_LABELLED = _SUBMIT.format(**_ALONE, **_LABELLED)
-SUBMIT_LABELLED_CHILDREN = _SUBMIT.format(**_BELOW, **_LABELLED)
+SUBMIT_LABELLED = _SUBMIT.format(**_ALONE, labels=_LABELS)
+SUBMIT_LABELLED_CHILDREN = _SUBMIT.format(**_BELOW, labels=_LABELS)
 
 # In somebody else's transaction, before its first submit. The lock on the gate, which comes with the clock, keeps the version as it is.
 HOLD = f"WITH {CLOCK} SELECT version, current_setting('transaction_isolation') FROM clock"

@@ -23,11 +23,6 @@ class Known(NamedTuple):
     logged: bool = False
     """Whether there may be log lines."""
 
-    @property
-    def plain(self) -> bool:
-        """Whether jobs leave nothing that this tells of."""
-        return not (self.paths or self.dropped or self.logged)
-
 
 class Tables(NamedTuple):
     """One app's part of a schema; every statement is executed through it."""
