@@ -36,7 +36,9 @@ class Explaining(Tables):
     plans: list[str] = []  # noqa: RUF012
 
     async def all(self, connection: Any, statement: str, **values: Any) -> list[tuple[Any, ...]]:
-        cursor = await connection.execute(b"EXPLAIN (COSTS OFF) " + qualified(statement, self.schema), {"app": self.app, **values})
+        cursor = await connection.execute(
+            b"EXPLAIN (COSTS OFF) " + qualified(statement, self.schema), {"app": self.app, "watchers": self.watchers, **values}
+        )
         self.plans.append("\n".join(row for (row,) in await cursor.fetchall()))
         return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -12,6 +13,8 @@ from mognet.engine import CHANGED
 from mognet.engines.postgres import changes, labels
 from mognet.engines.postgres.changes import Place, Snapshot
 from mognet.engines.postgres.engine import PostgresEngine
+from mognet.engines.postgres.statements import qualified
+from mognet.engines.postgres.tables import Tables
 from mognet.outcomes import merge_metadata, succeeded
 from mognet.records import Query
 from mognet.testing.conformance.bench import make_job
@@ -179,6 +182,32 @@ async def test_notes_are_prolonged(url: str) -> None:
         await slow.commit()
         await reader.page()
         assert query(url, "SELECT noted_until > %s::float8 + 3900 FROM mognet.app", before[0][0]) == [(True,)]
+
+
+async def test_reads_what_is_new_only(url: str) -> None:
+    """By the index of notes, also with transactions that are still open, and not by one of the others."""
+    plans: list[str] = []
+
+    class Explaining(Tables):
+        async def all(self, connection: Any, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+            given = {"app": self.app, "watchers": self.watchers, **values}
+            cursor = await connection.execute(b"EXPLAIN (COSTS OFF) " + qualified(statement, self.schema), given)
+            plans.append("\n".join(row for (row,) in await cursor.fetchall()))
+            return await super().all(connection, statement, **values)
+
+    async with PostgresEngine.from_url(url) as engine, await psycopg.AsyncConnection.connect(url) as slow:
+        reader = await Reader.begin(engine)
+        await engine.submit_on(slow, [make_job()])
+        await engine.submit([make_job() for _ in range(3000)])
+        await reader.page()
+        query(url, "ANALYZE")
+        tables = Explaining(*engine._tables)
+        for asked in (Query(), Query(under=make_job().id)):
+            await engine._run(lambda connection, asked=asked: changes.read(tables, connection, reader.at, asked, 1000))  # type: ignore[misc]
+    for plan in plans:
+        scans = [line for line in plan.splitlines() if " on job" in line]
+        assert sum("job_changed" in line for line in scans) == 2, plan
+        assert not any("Seq Scan" in line for line in scans), plan
 
 
 async def test_rings_at_the_callers_commit(url: str) -> None:

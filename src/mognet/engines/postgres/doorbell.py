@@ -101,6 +101,10 @@ class Doorbell:
         """Whether a ring of others would be heard now."""
         return Kind.BELL in self._listening
 
+    def ear(self, kind: Kind) -> int:
+        """The number of the advisory lock that all share who listen to this."""
+        return self._locks[kind]
+
     def ring(self, queues: Collection[str]) -> None:
         """Something came in line: tell those who wait here at once, the others soon."""
         if queues:
@@ -123,11 +127,12 @@ class Doorbell:
             del self._done[:-MOST_WAITING]
             self.start()
 
-    def tell_changed(self) -> None:
-        """There is something new for those who read what has changed."""
+    def tell_changed(self, *, heard: bool) -> None:
+        """There is something new for those who read what has changed. Others are told, unless it is known that nobody listens."""
         self._exchange.publish_lazily(CHANGED, bytes)
-        self._changed = True
-        self.start()
+        if heard:
+            self._changed = True
+            self.start()
 
     async def publish(self, signal: Signal) -> None:
         """Send a signal; returns when it is on its way."""

@@ -17,7 +17,7 @@ from mognet.engines.postgres import changes, labels, line, logbook, records, upk
 from mognet.engines.postgres import search as searching
 from mognet.engines.postgres.borrowed import Borrowed
 from mognet.engines.postgres.connecting import Connection
-from mognet.engines.postgres.doorbell import Doorbell
+from mognet.engines.postgres.doorbell import Doorbell, Kind
 from mognet.engines.postgres.migrate import app_number, migrate
 from mognet.engines.postgres.pool import Pool
 from mognet.engines.postgres.settings import Settings, parse_url
@@ -76,6 +76,7 @@ class PostgresEngine:
             await pool.close(0.0)
             raise
         self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), self._tables.app)
+        self._tables = self._tables._replace(watchers=self._bell.ear(Kind.CHANGED))
         self._bell.start()
         self._pool = pool
         return self
@@ -121,9 +122,9 @@ class PostgresEngine:
     async def _learn(self, connection: Connection) -> None:
         self._tables = self._tables._replace(known=(await labels.learn(self._tables, connection)).known)
 
-    def _tell(self, told: bool) -> None:
+    def _tell(self, told: int) -> None:
         if told and self._bell is not None:
-            self._bell.tell_changed()
+            self._bell.tell_changed(heard=told > 1)
 
     # the line
 
@@ -146,14 +147,15 @@ class PostgresEngine:
         """Submit inside the transaction of a psycopg connection to the same database: it commits, or they never were."""
         borrowed: Any = Borrowed(connection)
         while True:
+            tables = self._tables._replace(watchers=None)  # nobody is kept from listening for as long as that lasts
             try:
-                await line.hold(self._tables, borrowed)
+                await line.hold(tables, borrowed)
                 break
             except Stale:
                 await self._run(self._learn)
-        answer = await line.submit(self._tables, borrowed, jobs, True, alone=False) if jobs else line.Submitted([], [], told=False)
-        queues = {job.queue for job in jobs}
-        await line.ring_over(self._tables, borrowed, self._doorbell.letters(queues, changed=answer.told))
+        answer = await line.submit(tables, borrowed, jobs, True, alone=False) if jobs else line.Submitted([], [], 0)
+        letters = self._doorbell.letters({job.queue for job in jobs}, changed=answer.told > 0)
+        await line.ring_over(tables, borrowed, letters)
         return answer.added
 
     async def claim(

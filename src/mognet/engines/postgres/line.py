@@ -39,8 +39,8 @@ class Submitted(NamedTuple):
 
     added: list[bool]
     born_revoked: list[UUID]
-    told: bool
-    """Whether a change was noted."""
+    told: int
+    """Whether a change was noted, as :data:`statements.TOLD` says it."""
 
 
 async def submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool, *, alone: bool = True) -> Submitted:
@@ -57,14 +57,14 @@ async def submit(tables: Tables, connection: Connection, jobs: Sequence[Job], en
     return Submitted(
         [new for answer in answers for new in answer.added],
         [id for answer in answers for id in answer.born_revoked],
-        any(answer.told for answer in answers),
+        max(answer.told for answer in answers),
     )
 
 
 def _submitted(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> Submitted:
     states = {id: state for id, state, _ in rows}
     born_revoked = [id for id, state in states.items() if state == _REVOKED]
-    return Submitted([states.get(job.id) == 0 for job in jobs], born_revoked, any(told for _, _, told in rows))
+    return Submitted([states.get(job.id) == 0 for job in jobs], born_revoked, max((told for _, _, told in rows), default=0))
 
 
 def in_runs(jobs: Sequence[Job]) -> Iterator[list[Job]]:
@@ -180,7 +180,7 @@ async def claim(
     lease: float,
     ids: Sequence[UUID] | None,
     holder: str,
-) -> tuple[list[Claim], bool]:
+) -> tuple[list[Claim], int]:
     """Lease the best jobs that are due; answer also whether a change was noted."""
     values = {"node": to_column(node), "queues": queues, "limit": limit, "lease": float(lease), "holder": holder}
     if ids is not None:
@@ -191,7 +191,7 @@ async def claim(
     for row in rows:
         record = make_record(row)
         claims.append(Claim(Token(record.id, record.starts, f"{holder}.{row[WIDTH + 1]}"), record, row[WIDTH] or b""))
-    return claims, any(row[WIDTH + 2] for row in rows)
+    return claims, max((row[WIDTH + 2] for row in rows), default=0)
 
 
 async def unclaim(tables: Tables, connection: Connection, holder: str) -> set[str]:
@@ -228,8 +228,8 @@ class Settled(NamedTuple):
     records: list[Record | None]
     noted: list[tuple[UUID, int]]
     """Those of the jobs that have ended which leave notes: id and key."""
-    told: bool
-    """Whether a change was noted."""
+    told: int
+    """Whether a change was noted, as :data:`statements.TOLD` says it."""
 
 
 async def settle(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> Settled:
@@ -249,7 +249,7 @@ async def settle(tables: Tables, connection: Connection, outcomes: Sequence[Outc
     for row in rows:
         records[row[WIDTH]] = make_record(row)
     noted = [(row[0], row[WIDTH + 1]) for row in rows if row[WIDTH + 2]]
-    return Settled(records, noted, any(row[WIDTH + 3] for row in rows))
+    return Settled(records, noted, max((row[WIDTH + 3] for row in rows), default=0))
 
 
 async def _finish(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:

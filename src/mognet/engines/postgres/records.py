@@ -88,8 +88,8 @@ class Updated(NamedTuple):
     record: Record | None
     ended: list[Record] = []  # noqa: RUF012 - never changed
     """The jobs that it brought to a final state."""
-    told: bool = False
-    """Whether a change was noted."""
+    told: int = 0
+    """Whether a change was noted, as :data:`statements.TOLD` says it."""
     again: bool = False
     """Whether the job is in line again."""
 
@@ -161,7 +161,7 @@ async def _apply(tables: Tables, connection: Connection, found: _Found, change: 
     if change.state in FINAL:
         ids = tree if change.descendants else [id] if not record.done else []
         ended, also = await _end(tables, connection, change, ids)
-        told |= also
+        told = max(told, also)
     elif change.ttl is not None:
         changed = await tables.all(connection, sql.SET_TTL, id=id, ttl=float(change.ttl))
     if change.state is ResultState.SUSPENDED and record.state is ResultState.RUNNING:
@@ -170,10 +170,10 @@ async def _apply(tables: Tables, connection: Connection, found: _Found, change: 
         changed = await tables.all(connection, sql.RESUME, id=id)
     if changed:
         record = await _reread(tables, connection, id)
-    return Updated(next((each for each in ended if each.id == id), record), ended, told or any(noted for (noted,) in changed))
+    return Updated(next((each for each in ended if each.id == id), record), ended, max([told, *(noted for (noted,) in changed)]))
 
 
-async def _write(tables: Tables, connection: Connection, record: Record, change: Change) -> tuple[Record, bool]:
+async def _write(tables: Tables, connection: Connection, record: Record, change: Change) -> tuple[Record, int]:
     """Change what stands in a record's content; answer how it is then, and whether that was noted."""
     metadata = record.metadata if change.metadata is None else merge_metadata(record.metadata, change.metadata, change.max_metadata)
     progress = record.progress if change.progress is None else change.progress
@@ -181,7 +181,7 @@ async def _write(tables: Tables, connection: Connection, record: Record, change:
         "metadata": None if metadata == record.metadata else metadata,
         "progress": None if progress == record.progress else progress,
     }
-    told = False
+    told = 0
     if any(value is not None for value in anew.values()):
         [(done, told)] = await tables.all(connection, sql.WRITE, id=record.id, seq=record.place, version=tables.known.version, **anew)
         if not done:
@@ -210,14 +210,14 @@ async def _reread(tables: Tables, connection: Connection, id: UUID) -> Record:
     return make_record(row)
 
 
-async def _end(tables: Tables, connection: Connection, change: Change, ids: Collection[UUID]) -> tuple[list[Record], bool]:
+async def _end(tables: Tables, connection: Connection, change: Change, ids: Collection[UUID]) -> tuple[list[Record], int]:
     if not ids or change.state is None:
-        return [], False
+        return [], 0
     rows: list[tuple[Any, ...]] = await tables.all(
         connection, sql.END, state=NUMBERS[change.state], ttl=None if change.ttl is None else float(change.ttl), ids=sorted(ids)
     )
     await tables.run(connection, sql.DROP_NOTES, seqs=[row[WIDTH - 1] for row in rows])
-    return [make_record(row) for row in rows], any(row[WIDTH] for row in rows)
+    return [make_record(row) for row in rows], max((row[WIDTH] for row in rows), default=0)
 
 
 async def _bury(tables: Tables, connection: Connection, id: UUID, change: Change) -> Updated:

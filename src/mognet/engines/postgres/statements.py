@@ -33,6 +33,9 @@ CLOCK = f"""clock AS MATERIALIZED (
     FROM mognet.app WHERE app = %(app)s)"""
 """The time, and what whoever writes jobs has to know. The lock on the gate's table comes with its name, whether it is read or not."""
 
+TOLD = "CASE WHEN changed IS NULL THEN 0 WHEN (SELECT pg_try_advisory_xact_lock(%(watchers)s::int8)) THEN 1 ELSE 2 END"
+"""0: no change was noted. 1: one was, and nobody listens, by the lock that listeners share. 2: somebody may. (Without a lock to ask: 2.)"""
+
 _NOTE = "changed = CASE WHEN (SELECT noting FROM clock) THEN pg_current_xact_id() END"
 """For those who read what has changed."""
 
@@ -80,7 +83,7 @@ job AS (
 content AS (
     INSERT INTO mognet.content (seq, label, metadata, body)
     SELECT seq, fated.label, fated.metadata, fated.body FROM job JOIN fated USING (seq)){{labels}}
-SELECT id, coalesce(was, state), changed IS NOT NULL FROM job
+SELECT id, coalesce(was, state), {TOLD} FROM job
 UNION ALL SELECT NULL, NULL, NULL FROM clock WHERE version <> %(version)s::int8"""
 
 # (Not as a part of its own: that would be written down once more.)
@@ -133,7 +136,7 @@ job AS (
         node = %(node)s::text, started = coalesce(started, (SELECT now FROM clock)), lease_end = (SELECT now FROM clock) + %(lease)s::float8
     WHERE ctid = ANY(ARRAY(SELECT row FROM pick))
     RETURNING {JOB}, seq, arrival, changed)
-SELECT {_RECORD}, content.body, job.seq, changed IS NOT NULL FROM job {_CONTENT}
+SELECT {_RECORD}, content.body, job.seq, {TOLD} FROM job {_CONTENT}
 ORDER BY job.priority DESC, job.due, job.arrival"""
 
 # The first jobs of each queue and priority, and of those the best that nobody else is just taking.
@@ -200,7 +203,7 @@ job AS (
     WHERE app = %(app)s AND job.id = ANY(%(ids)s::uuid[]) AND job.id = given.id AND job.token = given.token
     RETURNING {_JOB}, job.seq, given.n - 1 AS n, job.noted, job.bulky, job.changed),
 {_BODIES}
-SELECT {_RECORD}, job.n, job.seq, job.noted, job.changed IS NOT NULL FROM job {_CONTENT}"""
+SELECT {_RECORD}, job.n, job.seq, job.noted, {TOLD} FROM job {_CONTENT}"""
 
 _SETTLE_TYPES = """, %(numbers)s::int8[], %(states)s::int8[], %(agains)s::int8[], %(delays)s::float8[], %(ttls)s::float8[],
         %(value_ttls)s::float8[], %(values)s::bytea[]"""
@@ -225,7 +228,7 @@ job AS (
     FROM fate WHERE job.app = %(app)s AND job.id = ANY(ARRAY(SELECT id FROM held)) AND job.id = fate.id
     RETURNING {_JOB}, job.seq, fate.n, job.noted AND fate.again = 0 AS noted, job.bulky, job.changed),
 {_BODIES}
-SELECT {_RECORD}, job.n, job.seq, job.noted, job.changed IS NOT NULL FROM job {_CONTENT}"""
+SELECT {_RECORD}, job.n, job.seq, job.noted, {TOLD} FROM job {_CONTENT}"""
 
 # --- the records
 
@@ -258,14 +261,14 @@ FROM mognet.job JOIN mognet.content USING (seq) WHERE job.app = %(app)s AND job.
 WRITE = f"""
 WITH {CLOCK},
 told AS (UPDATE mognet.job SET {_NOTE} WHERE app = %(app)s AND id = %(id)s AND (SELECT noting AND version = %(version)s::int8 FROM clock)
-    RETURNING 1),
+    RETURNING changed),
 content AS (UPDATE mognet.content SET metadata = coalesce(%(metadata)s::bytea, metadata), progress = coalesce(%(progress)s::bytea, progress)
     WHERE seq = %(seq)s AND (SELECT version FROM clock) = %(version)s::int8 RETURNING 1)
-SELECT EXISTS (SELECT FROM content), EXISTS (SELECT FROM told)"""
+SELECT EXISTS (SELECT FROM content), {TOLD} FROM clock LEFT JOIN told ON true"""
 
 _CHANGE = f"""
 WITH {CLOCK}
-UPDATE mognet.job SET {_NOTE}, {{}} WHERE app = %(app)s AND id = %(id)s RETURNING changed IS NOT NULL"""
+UPDATE mognet.job SET {_NOTE}, {{}} WHERE app = %(app)s AND id = %(id)s RETURNING {TOLD}"""
 
 SUSPEND = _CHANGE.format("state = 2, stops = stops + 1")
 RESUME = _CHANGE.format("state = 1, starts = starts + 1")
@@ -283,7 +286,7 @@ UPDATE mognet.job SET {_NOTE}, state = 0, lined = 1, arrival = nextval('mognet.t
     stops = starts, attempt = 1, started = NULL, finished = NULL, node = NULL, ttl = NULL, expires = NULL, value = NULL,
     value_expires = NULL, notes_expire = NULL, noted = false, cleanup = NULL, latest = NULL,
     bulky = octet_length(%(body)s::bytea) > 2000
-WHERE app = %(app)s AND id = %(id)s AND (SELECT version FROM clock) = %(version)s::int8 RETURNING changed IS NOT NULL"""
+WHERE app = %(app)s AND id = %(id)s AND (SELECT version FROM clock) = %(version)s::int8 RETURNING {TOLD}"""
 
 # A job and its descendants, as far as they have not ended, locked. What has expired leads no further.
 TREE = f"""
@@ -302,7 +305,7 @@ job AS (
         lease_end = NULL, notes_expire = NULL, noted = false, expires = {NOW} + coalesce(ttl, %(ttl)s::float8),
         value_expires = {NOW} + coalesce(ttl, %(ttl)s::float8), cleanup = {NOW} + coalesce(ttl, %(ttl)s::float8)
     WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) RETURNING {JOB}, seq, changed)
-SELECT {_RECORD}, changed IS NOT NULL FROM job {_CONTENT}"""
+SELECT {_RECORD}, {TOLD} FROM job {_CONTENT}"""
 
 # A tombstone.
 BURY = f"""
@@ -315,7 +318,7 @@ job AS (
     FROM (SELECT now, noting, %(ttl)s::float8 AS ttl FROM clock) AS clock
     RETURNING {JOB}, seq, changed),
 content AS (INSERT INTO mognet.content (seq, metadata) SELECT seq, '{{}}'::bytea FROM job)
-SELECT {JOB}, NULL::text, '{{}}'::bytea, NULL::bytea, seq, changed IS NOT NULL FROM job"""
+SELECT {JOB}, NULL::text, '{{}}'::bytea, NULL::bytea, seq, {TOLD} FROM job"""
 
 LOCK_JOBS = "SELECT id FROM mognet.job WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) ORDER BY id FOR UPDATE"
 
@@ -364,7 +367,7 @@ lost AS MATERIALIZED (
     SELECT ctid AS row FROM mognet.job WHERE app = %(app)s AND lease_end <= {NOW} ORDER BY lease_end LIMIT %(limit)s::int8
     FOR NO KEY UPDATE SKIP LOCKED)
 UPDATE mognet.job SET {_NOTE}, state = 0, stops = stops - (state = 2)::int, lined = 1, token = NULL, lease_end = NULL
-WHERE ctid = ANY(ARRAY(SELECT row FROM lost)) RETURNING queue, changed IS NOT NULL"""
+WHERE ctid = ANY(ARRAY(SELECT row FROM lost)) RETURNING queue, {TOLD}"""
 
 # What a broker should have brought.
 LINE_UP = f"""

@@ -30,13 +30,19 @@ class Tables(NamedTuple):
     app: int
     schema: str
     known: Known = Known()
+    watchers: int | None = None
+    """The lock that all share who listen for changes; None: whether somebody does is not asked."""
 
     async def all(self, connection: Connection, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """All rows of a statement."""
-        cursor = await connection.execute(qualified(statement, self.schema), {"app": self.app, **values}, binary=True)
+        cursor = await connection.execute(
+            qualified(statement, self.schema), {"app": self.app, "watchers": self.watchers, **values}, binary=True
+        )
         return await cursor.fetchall()
 
     async def run(self, connection: Connection, statement: str, **values: Any) -> int:
         """How many rows a statement changed."""
-        cursor = await connection.execute(qualified(statement, self.schema), {"app": self.app, **values}, binary=True)
+        cursor = await connection.execute(
+            qualified(statement, self.schema), {"app": self.app, "watchers": self.watchers, **values}, binary=True
+        )
         return cursor.rowcount

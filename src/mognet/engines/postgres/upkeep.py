@@ -25,8 +25,8 @@ class Upkeep(NamedTuple):
     queues: set[str]
     ended: list[Record]
     """Those that were too late, and their descendants."""
-    told: bool
-    """Whether a change was noted."""
+    told: int
+    """Whether a change was noted, as :data:`statements.TOLD` says it."""
 
 
 async def sweep(tables: Tables, connection: Connection, grace: float, limit: int) -> Upkeep:
@@ -34,12 +34,12 @@ async def sweep(tables: Tables, connection: Connection, grace: float, limit: int
     lost = await tables.all(connection, sql.RECOVER, limit=limit)
     late = await tables.all(connection, sql.LATE, limit=limit)
     ended: dict[UUID, Record] = {}
-    told = any(noted for _, noted in lost)
+    told = max((noted for _, noted in lost), default=0)
     for id, ttl in late:
         if id not in ended:
             update = await end_late(tables, connection, id, ttl)
             ended |= {record.id: record for record in update.ended}
-            told |= update.told
+            told = max(told, update.told)
     carried = await tables.all(connection, sql.LINE_UP, limit=limit, grace=float(grace))
     async with connection.transaction():
         looked, expired = await _expire(tables, connection, limit)
