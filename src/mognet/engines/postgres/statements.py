@@ -27,17 +27,24 @@ _BODIES = "body AS (UPDATE mognet.content SET body = NULL WHERE seq = ANY(ARRAY(
 RECORD = f"{JOB}, label, metadata, progress, seq"
 _RECORD = f"{_JOB}, content.label, content.metadata, content.progress, job.seq"
 
+_GATE = "(SELECT 0 FROM mognet.gate WHERE app = %(app)s FOR KEY SHARE)"
+"""Shares the lock on the gate's table: that comes with its name, whether it is read or not (and it is not)."""
+
 CLOCK = f"""clock AS MATERIALIZED (
-    SELECT {NOW} AS now, noted_until > {NOW} AS noting,
-        coalesce((SELECT 0 FROM mognet.gate WHERE app = %(app)s FOR KEY SHARE), version) AS version
+    SELECT {NOW} AS now, noted_until > {NOW} AS noting, CASE WHEN version < 0 THEN {_GATE} ELSE version END AS version
     FROM mognet.app WHERE app = %(app)s)"""
-"""The time, and what whoever writes jobs has to know. The lock on the gate's table comes with its name, whether it is read or not."""
+"""The time, and what whoever writes jobs has to know."""
 
 TOLD = "CASE WHEN changed IS NULL THEN 0 WHEN (SELECT pg_try_advisory_xact_lock(%(watchers)s::int8)) THEN 1 ELSE 2 END"
 """0: no change was noted. 1: one was, and nobody listens, by the lock that listeners share. 2: somebody may. (Without a lock to ask: 2.)"""
 
 _NOTE = "changed = CASE WHEN (SELECT noting FROM clock) THEN pg_current_xact_id() END"
 """For those who read what has changed."""
+
+_NOTE_ALONE = f"""changed = CASE WHEN (
+        SELECT CASE WHEN version < 0 THEN {_GATE} = 0 ELSE noted_until > {NOW} END FROM mognet.app WHERE app = %(app)s)
+    THEN pg_current_xact_id() END"""
+"""The same without a clock."""
 
 
 @lru_cache(maxsize=512)
@@ -170,8 +177,7 @@ WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) AND queue = ANY(%(queues)s::te
 
 # Undo a claim that nobody received, as if it had never been. (Its jobs' tokens differ in what follows the dot.)
 UNCLAIM = f"""
-WITH {CLOCK}
-UPDATE mognet.job SET {_NOTE}, state = was & 3, lined = CASE WHEN was & 4 > 0 THEN 2 ELSE 1 END, starts = starts - 1, token = NULL,
+UPDATE mognet.job SET {_NOTE_ALONE}, state = was & 3, lined = CASE WHEN was & 4 > 0 THEN 2 ELSE 1 END, starts = starts - 1, token = NULL,
     lease_end = NULL, node = was_node, started = CASE WHEN was & 8 = 0 THEN started END
 WHERE app = %(app)s AND lease_end IS NOT NULL AND state = 1
     AND split_part(split_part(token, '-', 2), '.', 1) = %(holder)s::text RETURNING queue"""
@@ -191,9 +197,8 @@ WHERE app = %(app)s AND job.id = ANY(%(ids)s::uuid[]) AND job.id = given.id AND 
 
 # Final ends of attempts that are to live equally long. Notes are left for DROP_NOTES, or the sweep.
 FINISH = f"""
-WITH {CLOCK},
-job AS (
-    UPDATE mognet.job SET {_NOTE}, state = coalesce(given.state, %(state)s::int8), stops = stops + (job.state = 1)::int, token = NULL,
+WITH job AS (
+    UPDATE mognet.job SET {_NOTE_ALONE}, state = coalesce(given.state, %(state)s::int8), stops = stops + (job.state = 1)::int, token = NULL,
         lease_end = NULL, lined = 0, finished = {NOW}, notes_expire = NULL, expires = {NOW} + coalesce(ttl, %(ttl)s::float8),
         value_expires = {NOW} + coalesce(ttl, least(%(value_ttl)s::float8, %(ttl)s::float8)),
         value = coalesce(given.value, %(value)s::bytea),
@@ -267,8 +272,7 @@ content AS (UPDATE mognet.content SET metadata = coalesce(%(metadata)s::bytea, m
 SELECT EXISTS (SELECT FROM content), {TOLD} FROM clock LEFT JOIN told ON true"""
 
 _CHANGE = f"""
-WITH {CLOCK}
-UPDATE mognet.job SET {_NOTE}, {{}} WHERE app = %(app)s AND id = %(id)s RETURNING {TOLD}"""
+UPDATE mognet.job SET {_NOTE_ALONE}, {{}} WHERE app = %(app)s AND id = %(id)s RETURNING {TOLD}"""
 
 SUSPEND = _CHANGE.format("state = 2, stops = stops + 1")
 RESUME = _CHANGE.format("state = 1, starts = starts + 1")
@@ -299,9 +303,8 @@ SELECT id FROM mognet.job WHERE app = %(app)s AND id = ANY(ARRAY(SELECT id FROM 
 
 # The end of jobs that are locked; they leave nothing.
 END = f"""
-WITH {CLOCK},
-job AS (
-    UPDATE mognet.job SET {_NOTE}, state = %(state)s, finished = {NOW}, stops = stops + (state = 1)::int, lined = 0, token = NULL,
+WITH job AS (
+    UPDATE mognet.job SET {_NOTE_ALONE}, state = %(state)s, finished = {NOW}, stops = stops + (state = 1)::int, lined = 0, token = NULL,
         lease_end = NULL, notes_expire = NULL, noted = false, expires = {NOW} + coalesce(ttl, %(ttl)s::float8),
         value_expires = {NOW} + coalesce(ttl, %(ttl)s::float8), cleanup = {NOW} + coalesce(ttl, %(ttl)s::float8)
     WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) RETURNING {JOB}, seq, changed)
@@ -362,11 +365,10 @@ WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[])"""
 # --- upkeep
 
 RECOVER = f"""
-WITH {CLOCK},
-lost AS MATERIALIZED (
+WITH lost AS MATERIALIZED (
     SELECT ctid AS row FROM mognet.job WHERE app = %(app)s AND lease_end <= {NOW} ORDER BY lease_end LIMIT %(limit)s::int8
     FOR NO KEY UPDATE SKIP LOCKED)
-UPDATE mognet.job SET {_NOTE}, state = 0, stops = stops - (state = 2)::int, lined = 1, token = NULL, lease_end = NULL
+UPDATE mognet.job SET {_NOTE_ALONE}, state = 0, stops = stops - (state = 2)::int, lined = 1, token = NULL, lease_end = NULL
 WHERE ctid = ANY(ARRAY(SELECT row FROM lost)) RETURNING queue, {TOLD}"""
 
 # What a broker should have brought.
