@@ -170,18 +170,18 @@ async def test_notes_are_prolonged(url: str) -> None:
     """About once an hour, by whoever reads, but not while a caller's transaction keeps the row: that is not waited for."""
     async with PostgresEngine.from_url(url) as engine, await psycopg.AsyncConnection.connect(url) as slow:
         reader = await Reader.begin(engine)
-        before = query(url, "SELECT noted_until, xmin FROM mognet.app")
+        before = query(url, "SELECT noted_until, xmin FROM mognet.app WHERE name = 'app'")
         await reader.page()
-        assert query(url, "SELECT noted_until, xmin FROM mognet.app") == before
+        assert query(url, "SELECT noted_until, xmin FROM mognet.app WHERE name = 'app'") == before
         query(url, "UPDATE mognet.app SET noted_until = noted_until - 4000")
-        before = query(url, "SELECT noted_until, xmin FROM mognet.app")
+        before = query(url, "SELECT noted_until, xmin FROM mognet.app WHERE name = 'app'")
         await slow.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await engine.submit_on(slow, [make_job()])
         await reader.page()
-        assert query(url, "SELECT noted_until, xmin FROM mognet.app") == before
+        assert query(url, "SELECT noted_until, xmin FROM mognet.app WHERE name = 'app'") == before
         await slow.commit()
         await reader.page()
-        assert query(url, "SELECT noted_until > %s::float8 + 3900 FROM mognet.app", before[0][0]) == [(True,)]
+        assert query(url, "SELECT noted_until > %s::float8 + 3900 FROM mognet.app WHERE name = 'app'", before[0][0]) == [(True,)]
 
 
 async def test_reads_what_is_new_only(url: str) -> None:

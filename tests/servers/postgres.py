@@ -88,7 +88,8 @@ def empty_postgres() -> str:
     """The same, without any job."""
     url = shared_postgres()
     if query(url, "SELECT to_regclass('mognet.log')") != [(None,)]:
-        query(url, "TRUNCATE mognet.app, mognet.job, mognet.content, mognet.note, mognet.path, mognet.label, mognet.log")
+        query(url, "TRUNCATE mognet.job, mognet.content, mognet.note, mognet.path, mognet.label, mognet.log")
+        query(url, "UPDATE mognet.app SET version = version + 1, logged = false, noted_until = 0")
     return url
 
 

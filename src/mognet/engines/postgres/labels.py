@@ -58,10 +58,13 @@ _UNDONE = """
 SELECT number, name, dropped, walked_created, walked_seq, remaining FROM mognet.path WHERE app = %(app)s AND (dropped OR NOT whole)
 ORDER BY number FOR UPDATE"""
 
-# Those who change the metadata of these jobs, or delete them, wait; those who claim and settle them do not.
 _WALK = """
-SELECT created, seq FROM mognet.job WHERE app = %(app)s AND created > 0 AND (created, seq) > (%(created)s::float8, %(seq)s::int8)
-ORDER BY created, seq LIMIT %(limit)s::int8 FOR KEY SHARE"""
+SELECT created, seq, id FROM mognet.job WHERE app = %(app)s AND created > 0 AND (created, seq) > (%(created)s::float8, %(seq)s::int8)
+ORDER BY created, seq LIMIT %(limit)s::int8"""
+
+# Those who change the metadata of these jobs, or delete them, wait; those who claim and settle them do not.
+_LOCK = """
+SELECT seq, created FROM mognet.job WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) ORDER BY id FOR KEY SHARE"""
 _LEFT = """
 SELECT count(*) FROM mognet.job WHERE app = %(app)s AND created > 0 AND (created, seq) > (%(created)s::float8, %(seq)s::int8)"""
 _METADATA = """
@@ -71,9 +74,12 @@ _WALKED = """
 UPDATE mognet.path SET walked_created = %(created)s::float8, walked_seq = %(seq)s::int8, remaining = %(remaining)s::int8, whole = %(whole)s
 WHERE number = ANY(%(numbers)s::int8[])"""
 
+# Whoever deletes a job is just deleting some of them.
 _FORGET_LABELS = """
-DELETE FROM mognet.label WHERE ctid = ANY(ARRAY(SELECT ctid FROM mognet.label WHERE path = %(path)s::int8 LIMIT %(limit)s::int8))"""
-_FORGET = "DELETE FROM mognet.path WHERE number = %(path)s::int8"
+DELETE FROM mognet.label WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM mognet.label WHERE path = %(path)s::int8 LIMIT %(limit)s::int8 FOR UPDATE SKIP LOCKED))"""
+_FORGET = """
+DELETE FROM mognet.path WHERE number = %(path)s::int8 AND NOT EXISTS (SELECT FROM mognet.label WHERE path = %(path)s::int8)"""
 
 
 # --- the labels of jobs
@@ -215,15 +221,17 @@ async def _walk(
     created, seq = start
     if left is None:
         [(left,)] = await tables.all(connection, _LEFT, created=created, seq=seq)
-    places = {row[1]: row[0] for row in await tables.all(connection, _WALK, created=created, seq=seq, limit=limit)}
+    jobs = await tables.all(connection, _WALK, created=created, seq=seq, limit=limit)
+    places = dict(await tables.all(connection, _LOCK, ids=[id for _, _, id in jobs]))
     # By a statement of its own: what was changed before the jobs could be locked is seen.
     rows = await tables.all(connection, _METADATA, seqs=list(places))
     await put_labels(tables, connection, [entry for seq, data in rows for entry in entries_of(data, group, places[seq], seq)])
-    whole = len(places) < limit
-    left = 0 if whole else max(1, (left or 0) - len(places))
-    seq, created = list(places.items())[-1] if places else (seq, created)
+    whole = len(jobs) < limit
+    left = 0 if whole else max(1, (left or 0) - len(jobs))
+    if jobs:
+        created, seq, _ = jobs[-1]
     await tables.run(connection, _WALKED, created=created, seq=seq, remaining=left, whole=whole, numbers=list(group.values()))
-    return len(places), left
+    return len(jobs), left
 
 
 async def _forget(tables: Tables, connection: Connection, gone: Collection[int], limit: int) -> tuple[int, bool]:
@@ -231,7 +239,6 @@ async def _forget(tables: Tables, connection: Connection, gone: Collection[int],
     deleted = 0
     for path in gone:
         deleted += await tables.run(connection, _FORGET_LABELS, path=path, limit=limit - deleted)
-        if deleted >= limit:
+        if deleted >= limit or not await tables.run(connection, _FORGET, path=path):
             return deleted, True
-        await tables.run(connection, _FORGET, path=path)
     return deleted, False
