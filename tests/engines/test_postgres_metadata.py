@@ -130,12 +130,15 @@ async def test_a_transaction_that_lasts_and_lasts(url: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
-async def test_a_callers_transaction_that_began_before(url: str, level: str) -> None:
+@pytest.mark.parametrize("learned", [False, True])
+async def test_a_callers_transaction_that_began_before(url: str, level: str, learned: bool) -> None:
     """It knows the path, or is told that it has to begin again: by its own view of the database it could not know."""
     async with PostgresEngine.from_url(url) as engine, await psycopg.AsyncConnection.connect(url) as connection:
         await connection.execute(f"SET TRANSACTION ISOLATION LEVEL {level}".encode())
         await connection.execute("SELECT 1")
         await engine.declare(["tenant"])
+        if learned:
+            await engine.submit([make_job(queue="other")])
         job = make_job(metadata=dumps({"tenant": "a"}))
         if level == "READ COMMITTED":
             assert await engine.submit_on(connection, [job]) == [True]
