@@ -165,7 +165,7 @@ class PostgresHarness(Harness):
         set_clock(self.server, self.clock.time)
 
     async def leftovers(self) -> Mapping[str, int]:
-        tables = ("job", "content", "note")
+        tables = ("job", "content", "note", "path", "label", "log", "gate")
         return {table: len(query(self.server, f"SELECT 1 FROM mognet.{table}")) for table in tables}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import pwd
@@ -86,8 +87,9 @@ def shared_postgres() -> str:
 def empty_postgres() -> str:
     """The same, without any job."""
     url = shared_postgres()
-    if query(url, "SELECT to_regclass('mognet.job')") != [(None,)]:
-        query(url, "TRUNCATE mognet.job, mognet.content, mognet.note")
+    if query(url, "SELECT to_regclass('mognet.log')") != [(None,)]:
+        query(url, "TRUNCATE mognet.job, mognet.content, mognet.note, mognet.path, mognet.label, mognet.log")
+        query(url, "UPDATE mognet.app SET version = version + 1, logged = false, noted_until = 0")
     return url
 
 
@@ -117,3 +119,16 @@ def query(url: str, statement: str, *values: object) -> list[tuple[object, ...]]
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
+
+
+async def until(url: str, statement: str) -> None:
+    """Wait until a statement answers any row."""
+    async with asyncio.timeout(20):
+        while True:
+            if query(url, statement):
+                return
+            await asyncio.sleep(0.01)
+
+
+WAITED_FOR = "SELECT 1 FROM pg_locks WHERE relation = 'mognet.gate'::regclass AND NOT granted"
+"""Whether somebody waits for all who write."""

@@ -20,6 +20,7 @@ from psycopg.types.numeric import FloatBinaryDumper, Int8BinaryDumper
 from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper
 from psycopg.types.uuid import UUIDBinaryDumper
 
+from mognet.engines.postgres.arrays import Blobs, BlobsDumper, Uuids, UuidsDumper
 from mognet.engines.postgres.errors import translated
 from mognet.engines.postgres.settings import Settings
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
@@ -51,6 +52,8 @@ DUMPERS: dict[type, type[Dumper]] = {
     str: StrBinaryDumper,
     bytes: BytesBinaryDumper,
     UUID: UUIDBinaryDumper,
+    Uuids: UuidsDumper,
+    Blobs: BlobsDumper,
 }
 
 _ABOUT = """SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery(),

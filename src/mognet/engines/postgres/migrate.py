@@ -18,12 +18,14 @@ _CREATE = 'CREATE SCHEMA IF NOT EXISTS "mognet"'
 _VERSIONS = "CREATE TABLE IF NOT EXISTS mognet.version (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())"
 _READ = "SELECT max(version) FROM mognet.version"
 _WRITE = "INSERT INTO mognet.version (version) VALUES (%s)"
+_FORGET = "DELETE FROM mognet.version WHERE version = %s"
 
 
-def migrations() -> list[str]:
-    """The texts of all migrations, the first to the last."""
+def migrations(*, down: bool = False) -> dict[int, str]:
+    """The texts of all steps by the version that they lead to; ``down``: from which."""
     folder = resources.files("mognet.engines.postgres").joinpath("migrations")
-    return [each.read_text("utf-8") for each in sorted(folder.iterdir(), key=lambda each: each.name) if each.name.endswith(".sql")]
+    files = [each for each in folder.iterdir() if each.name.endswith(".sql") and each.name.endswith(".down.sql") == down]
+    return {int(each.name[:4]): each.read_text("utf-8") for each in files}
 
 
 async def schema_version(connection: Connection, schema: str) -> int:
@@ -36,24 +38,28 @@ async def schema_version(connection: Connection, schema: str) -> int:
     return int(row[0] or 0) if row is not None else 0
 
 
-async def migrate(connection: Connection, schema: str) -> None:
-    """Bring a schema up to date; one that is needs no right to change it."""
-    texts = migrations()
+async def migrate(connection: Connection, schema: str, target: int | None = None) -> None:
+    """Bring a schema up to date, or to an earlier version; one that is there needs no right to change it."""
+    ups, downs = migrations(), migrations(down=True)
+    target = len(ups) if target is None else target
     version = await schema_version(connection, schema)
-    if version == len(texts):
+    if version == target:
         return
-    _check(version, len(texts), schema)
+    _check(version, len(ups), schema)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s::int8)", (LOCK,))
         version = await schema_version(connection, schema)
-        _check(version, len(texts), schema)
+        _check(version, len(ups), schema)
         if version == 0:
             if not await _has_schema(connection, schema):
                 await connection.execute(_CREATE.replace("mognet", schema))
             await connection.execute(qualified(_VERSIONS, schema))
-        for number in range(version + 1, len(texts) + 1):
-            await connection.execute(qualified(texts[number - 1], schema), prepare=False)
+        for number in range(version + 1, target + 1):
+            await connection.execute(qualified(ups[number], schema), prepare=False)
             await connection.execute(qualified(_WRITE, schema), (number,))
+        for number in range(version, target, -1):
+            await connection.execute(qualified(downs[number], schema), prepare=False)
+            await connection.execute(qualified(_FORGET, schema), (number,))
 
 
 def _check(version: int, known: int, schema: str) -> None:
