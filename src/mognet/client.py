@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from mognet.backend import ResultBackend
-from mognet.coalesce import Coalescer
+from mognet.coalesce import Coalescer, Company
 from mognet.codec import Call, dump_call, dump_metadata
 from mognet.config import AppConfig
 from mognet.context import Context, Inherited
@@ -45,6 +45,8 @@ class Client:
         self._registry = registry
         self._middleware = middleware
         self._submits: Coalescer[Job, bool] = Coalescer(engine.submit)
+        self._submit_here: Callable[[Job], bool] | None = getattr(engine, "submit_here", None)
+        self._company = Company()
 
     async def close(self) -> None:
         """Wait until all that was submitted has been sent."""
@@ -65,6 +67,9 @@ class Client:
         return self._answer(job, added, None if added else await self._backend.get(job.id))
 
     async def _send(self, job: Job) -> Result[Any]:
+        if self._submit_here is not None and not self._company.is_expected() and self._submits.is_idle and self._submit_here(job):
+            await self._company.give_way()
+            return self._answer(job, True, None)
         added = await self._sent(self._submits.add(job), job)
         return self._answer(job, added, None if added else await self._backend.get(job.id))
 

@@ -246,11 +246,13 @@ _NO_CALL = b'{"v":1}'
 
 def dump_call(call: Call) -> bytes:
     """The body of a job. Raises :class:`NotStorable`."""
+    if call == EMPTY_CALL:
+        return _NO_CALL
     body: dict[str, Any] = {"v": 1}
     for field, value in zip(Call._fields, call, strict=True):
         if value is not None and (value or value == 0):
             body[field] = value
-    return _NO_CALL if len(body) == 1 else dumps(body, nesting=MAX_NESTING + 2)
+    return dumps(body, nesting=MAX_NESTING + 2)
 
 
 def load_call(body: bytes) -> Call:
