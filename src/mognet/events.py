@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from mognet.codec import dump_metadata, label, labels, loads
@@ -23,6 +23,9 @@ MOST_WAITING = 2000
 
 MOST_SEEN = 1000
 """Jobs of which one watch remembers what it told last."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,12 +325,17 @@ class Audience:
         return [(self._by_label, [(path, each) for each in found]) for path, found in want.query.metadata[:1]]
 
     def _count(self, want: Want, step: int) -> None:
-        self._queries[want.query] += step
-        self._paths.update({each.path: step for each in want.query.metadata})
-        self._ways.update({each.path: step for each in want.query.metadata[:1]})
-        for counter in (self._queries, self._paths, self._ways):
-            for key in [key for key, number in counter.items() if not number]:  # type: ignore[attr-defined]
-                del counter[key]  # type: ignore[attr-defined]
+        _add(self._queries, want.query, step)
+        for each in want.query.metadata:
+            _add(self._paths, each.path, step)
+        for each in want.query.metadata[:1]:
+            _add(self._ways, each.path, step)
+
+
+def _add(counter: Counter[T], key: T, step: int) -> None:
+    counter[key] += step
+    if not counter[key]:
+        del counter[key]
 
 
 class Memory:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mognet.cli.text import clean
 from mognet.states import ResultState
@@ -142,7 +142,20 @@ class Lines:
         return Group(*texts)
 
 
-View = Sheet | Lines
+class View(Protocol):
+    """What can be shown."""
+
+    def fit(self, height: int) -> View:
+        """What of it a terminal of so many lines can show."""
+        ...
+
+    def plain(self) -> str:
+        """As text for a pipe."""
+        ...
+
+    def rich(self, width: int) -> RenderableType:
+        """For a terminal of so many columns."""
+        ...
 
 
 def _left_out(count: int) -> Span:

@@ -84,7 +84,7 @@ class _Live:
         result = self._result
         if result is None:
             return Text("")
-        cells = [self._spinner, *job_cells(result), Text(span(time.monotonic() - self._began))]
+        cells: list[RenderableType] = [self._spinner, *job_cells(result), Text(span(time.monotonic() - self._began))]
         line = Table.grid(padding=(0, 1))
         for _ in cells:
             line.add_column(no_wrap=True)

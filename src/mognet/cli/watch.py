@@ -50,7 +50,7 @@ async def watch_tasks(desk: Desk, ids: Iterable[str]) -> int:
         desk.note("nothing runs")
         return OK
     board = Board({result.id: result for result in results})
-    teller = _Json() if desk.json else _Lines() if not sys.stdout.isatty() else None
+    teller: _Json | _Lines | None = _Json() if desk.json else _Lines() if not sys.stdout.isatty() else None
     async with asyncio.TaskGroup() as group:
         drawing = None if teller is not None else group.create_task(_draw(desk, board), name="picture")
         following = [group.create_task(_follow(desk, result, board, teller), name="job") for result in board.jobs.values()]
