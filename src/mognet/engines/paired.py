@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Self
 from uuid import UUID
 
-from mognet.engine import Broker, Engine, GroupBy
+from mognet.engine import Broker, Engine, GroupBy, until_back
 from mognet.exceptions import ConnectionError, MognetError
 from mognet.outcomes import Change, Outcome
 from mognet.records import Claim, Delivery, Job, Query, Record, Signal, Swept, Ticket, Token
@@ -74,6 +74,10 @@ class Paired:
             await self.broker.__aexit__(*exc)
         finally:
             await self.store.__aexit__(*exc)
+
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until the store is back: without the broker, jobs run all the same."""
+        return await until_back(self.store, seconds)
 
     @staticmethod
     def _now() -> float:

@@ -15,9 +15,10 @@ from psycopg.rows import tuple_row
 
 from mognet.backoff import Backoff
 from mognet.engine import GroupBy
+from mognet.engines.knocking import Doors
 from mognet.engines.postgres import line, records, upkeep
 from mognet.engines.postgres import search as searching
-from mognet.engines.postgres.connecting import Connection
+from mognet.engines.postgres.connecting import Connection, doors
 from mognet.engines.postgres.doorbell import Doorbell
 from mognet.engines.postgres.line import Tables
 from mognet.engines.postgres.migrate import app_number, migrate
@@ -51,6 +52,8 @@ class PostgresEngine:
     def __init__(self, settings: Settings, app: str = "app") -> None:
         self.settings = settings
         self.app = app
+        self._doors = Doors(doors(settings))
+        self._lookout = self._doors.lookout()
         self._pool: Pool | None = None
         self._bell: Doorbell | None = None
         self._tables = Tables(0, settings.schema)
@@ -64,7 +67,7 @@ class PostgresEngine:
     async def __aenter__(self) -> Self:
         if self._pool is not None:
             raise ImproperlyConfigured(f"the engine on {self.settings.shown} is open already: use one for each event loop")
-        pool = Pool(self.settings)
+        pool = Pool(self.settings, self._doors)
 
         async def enter(connection: Connection) -> int:
             await migrate(connection, self.settings.schema)
@@ -76,7 +79,7 @@ class PostgresEngine:
             await pool.close(0.0)
             raise
         self._tables = Tables(number, self.settings.schema)
-        self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), number)
+        self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), number, self._doors)
         self._bell.start()
         self._pool = pool
         return self
@@ -89,6 +92,10 @@ class PostgresEngine:
         self._bell = None
         if bell is not None:
             await bell.close()
+
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until a server is back (:func:`mognet.engine.until_back`)."""
+        return await self._lookout.wait(seconds)
 
     @property
     def _open_pool(self) -> Pool:

@@ -13,8 +13,9 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from mognet.backoff import Backoff
+from mognet.engines.knocking import Doors
 from mognet.engines.postgres.connecting import Connection, connect, cut, give_up, is_fresh
-from mognet.engines.postgres.errors import broke_connection, translated, worth_repeating
+from mognet.engines.postgres.errors import broke_connection, is_starting, translated, worth_repeating
 from mognet.engines.postgres.settings import Settings
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError, NotConnected
 
@@ -27,6 +28,12 @@ RECONNECT = Backoff(base=0.1, cap=30.0)
 OPERATION_SECONDS = 28.0
 """After so long without an answer a connection is given up; statements are stopped by the server before."""
 
+LISTEN_SECONDS = 1.5
+"""How long an operation waits for the next attempt before it gives up: long enough to notice that the server is back."""
+
+FAILURES_OF_A_START = 4
+"""The back-off grows no further while the server says that it is starting: to about a second."""
+
 TRIES = 8
 """How often a transaction is tried that others of the same moment undo."""
 
@@ -38,8 +45,9 @@ class Pool:
     what an operation did is known.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, doors: Doors) -> None:
         self.settings = settings
+        self._lookout = doors.lookout()
         self.pooler = bool(settings.pooler)
         self._free = asyncio.Semaphore(settings.pool_size)
         self._idle: list[Connection] = []
@@ -123,17 +131,17 @@ class Pool:
             raise
 
     async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        if self._last_error is not None and await self._lookout.wait(min(self._next_try - loop.time(), LISTEN_SECONDS)):
+            self._failures, self._next_try = 0, 0.0
         async with self._connecting:
-            loop = asyncio.get_running_loop()
             if self._last_error is not None and loop.time() < self._next_try:
                 # Whoever asks repeats the question, or has a back-off of its own; here it only must not become a storm.
-                await asyncio.sleep(min(self._next_try - loop.time(), 0.5))
-                if loop.time() < self._next_try:
-                    raise ConnectionError(str(self._last_error)) from self._last_error
+                raise ConnectionError(str(self._last_error)) from self._last_error
             try:
                 connection, pooler = await connect(self.settings)
             except MognetError as error:
-                self._failures += 1
+                self._failures = min(self._failures, FAILURES_OF_A_START) + 1 if is_starting(error) else self._failures + 1
                 self._next_try = loop.time() + RECONNECT.delay(self._failures)
                 self._last_error = error
                 raise

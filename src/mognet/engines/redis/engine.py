@@ -12,6 +12,7 @@ from uuid import UUID
 
 from mognet.codec import pack_done
 from mognet.engine import DONE, GroupBy
+from mognet.engines.knocking import Doors
 from mognet.engines.mailbox import Exchange
 from mognet.engines.redis import address, keys
 from mognet.engines.redis.scripts import (
@@ -66,6 +67,8 @@ class RedisEngine:
     def __init__(self, url: str, app: str = "app") -> None:
         self.app = app
         self.address: address.Address = address.parse(url)
+        self._doors = Doors(self.address.doors())
+        self._lookout = self._doors.lookout()
         self._start = keys.prefix(app)
         self._pid = os.getpid()
         self._session: Session | None = None
@@ -81,7 +84,7 @@ class RedisEngine:
         self._exchange = Exchange()
         self._waiters = Waiters(name)
         self._bell, self._done = keys.bell(self._start, name), keys.done(self._start)
-        session = Session(self.address, self._start, self._hear, self._waiters.ring_all)
+        session = Session(self.address, self._doors, self._start, self._hear, self._waiters.ring_all)
         await session.open(self._bell)
         self._session = session
         return self
@@ -98,6 +101,10 @@ class RedisEngine:
             self._session = None
             self._waiters.ring_all()
             await session.close()
+
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until the server is back (:func:`mognet.engine.until_back`)."""
+        return await self._lookout.wait(seconds)
 
     @property
     def _open(self) -> Session:
