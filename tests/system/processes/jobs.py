@@ -14,7 +14,7 @@ from uuid import UUID
 
 from mognet import App, Context, Pause, task
 
-app = App("processes")
+app = App(os.environ.get("JOBS_APP", "processes"))
 
 
 @cache

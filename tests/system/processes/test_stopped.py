@@ -6,10 +6,12 @@ import asyncio
 import signal
 
 from mognet import App, ResultState
+from servers.places import on_every_engine
 from system.processes import jobs
 from system.processes.crew import Crew, Ledger
 
 
+@on_every_engine
 async def test_a_ghost_changes_nothing(crew: Crew, app: App, ledger: Ledger) -> None:
     """Stopped longer than its lease, and then continued: its job belongs to somebody else."""
     crew.settings |= {"lease": "0.6", "sweep_interval": "0.1"}
@@ -49,6 +51,7 @@ async def test_a_stopped_workers_task_is_cancelled_when_it_comes_back(crew: Crew
     assert len(ledger.lines("finish", job.id)) == 1
 
 
+@on_every_engine
 async def test_a_blocked_loop_keeps_its_jobs(crew: Crew, app: App, ledger: Ledger) -> None:
     crew.settings |= {"lease": "0.6", "sweep_interval": "0.1", "max_block": "10"}
     first = await crew.start().ready()
