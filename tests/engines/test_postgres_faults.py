@@ -269,3 +269,32 @@ async def test_extends_at_once_hold_the_job(proxied: tuple[Proxy, str]) -> None:
             one.extend(tokens, 60), one.settle([succeeded(t, b"1") for t in tokens]), two.extend(tokens[::-1], 60)
         )
         assert None not in settled[1]
+
+
+async def test_half_open(proxied: tuple[Proxy, str]) -> None:
+    """The server's end is gone and nobody said so: what waits for an answer ends long before its deadline, and all is made anew."""
+    proxy, url = proxied
+    async with PostgresEngine.from_url(url) as engine:
+        job = make_job()
+        await engine.submit([job])
+        [claim] = await engine.claim("node", ["q"], 1, lease=60)
+        await asyncio.gather(*(engine.count(Query()) for _ in range(8)))  # all connections of the pool are open
+        proxy.half_open()
+        start = time.monotonic()
+        results = await asyncio.gather(*(engine.count(Query()) for _ in range(8)), return_exceptions=True)
+        assert any(isinstance(result, ConnectionError) for result in results)
+        assert await insist(lambda: engine.extend([claim.token], 60)) == {claim.token}
+        assert time.monotonic() - start < 8  # and not 28, in which leases of 15 s are lost
+        assert await engine.settle([succeeded(claim.token, b"1")]) != [None]
+
+
+async def test_an_operation_that_takes_long_is_not_taken_for_dead(proxied: tuple[Proxy, str]) -> None:
+    _, url = proxied
+    async with PostgresEngine.from_url(url) as engine:
+        pool_ = engine._open_pool
+
+        async def slow(connection: connecting.Connection) -> object:
+            cursor = await connection.execute("SELECT pg_sleep(6), 7")
+            return (await cursor.fetchall())[0][1]
+
+        assert await pool_.run(slow) == 7

@@ -39,7 +39,7 @@ class Ledger:
 
     def lines(self, kind: str | None = None, id: UUID | str | None = None) -> list[dict[str, Any]]:
         text = self.path.read_bytes() if self.path.exists() else b""
-        lines = [json.loads(line) for line in text.splitlines()]
+        lines = [json.loads(line) for line in text.split(b"\n")[:-1]]  # the last one may be half there
         return [line for line in lines if kind in (None, line["kind"]) and (id is None or line["id"] == str(id))]
 
     def starts(self, id: UUID | str) -> int:

@@ -47,7 +47,6 @@ async def test_clients_and_workers_hammer_one_store(crew: Crew, app: App, ledger
         assert "WARNING" not in member.log()
 
 
-@on_every_engine
 async def test_an_idle_worker_wakes_at_once_and_costs_next_to_nothing(crew: Crew, app: App, ledger: Ledger) -> None:
     member = await crew.start(lease="15", sweep_interval="5").ready()
     delays = []

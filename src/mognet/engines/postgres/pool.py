@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from mognet.backoff import Backoff
 from mognet.engines.knocking import Doors
 from mognet.engines.postgres.connecting import Connection, connect, cut, give_up, is_fresh
+from mognet.engines.postgres.doubts import Doubts
 from mognet.engines.postgres.errors import broke_connection, is_starting, translated, worth_repeating
 from mognet.engines.postgres.settings import Settings
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError, NotConnected
@@ -48,6 +49,7 @@ class Pool:
     def __init__(self, settings: Settings, doors: Doors) -> None:
         self.settings = settings
         self._lookout = doors.lookout()
+        self._doubts = Doubts(settings, self._drop_idle)
         self.pooler = bool(settings.pooler)
         self._free = asyncio.Semaphore(settings.pool_size)
         self._idle: list[Connection] = []
@@ -104,6 +106,7 @@ class Pool:
 
     async def _try(self, connection: Connection, work: Work[T]) -> T:
         guard = asyncio.get_running_loop().call_later(OPERATION_SECONDS, cut, connection)
+        doubt = self._doubts.watch(connection)
         try:
             return await work(connection)
         except psycopg.Error as error:
@@ -113,6 +116,8 @@ class Pool:
             raise
         finally:
             guard.cancel()
+            doubt.cancel()
+            self._doubts.forget(connection)
 
     # connections
 
@@ -158,6 +163,11 @@ class Pool:
             give_up(connection)
         self._free.release()
 
+    def _drop_idle(self) -> None:
+        """One that was in use had lost its other end: the others of that time look no better for it."""
+        while self._idle:
+            give_up(self._idle.pop())
+
     def _drop_stale(self) -> None:
         for connection in [each for each in self._idle if not is_fresh(each)]:
             self._idle.remove(connection)
@@ -170,6 +180,7 @@ class Pool:
                 while self._tasks:
                     await asyncio.wait(self._tasks)
         self._closed = True
+        await self._doubts.close()
         for connection in self._busy:
             cut(connection)
         for task in list(self._tasks):
