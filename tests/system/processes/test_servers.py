@@ -83,7 +83,7 @@ async def test_a_return_is_noticed_long_before_the_next_attempt(place: Place) ->
     async with client, working(app):
         await runs_a_job(client, 30)
         await away(place)
-        await asyncio.sleep(5)
+        await asyncio.sleep(3)
         await here(place)
         await runs_a_job(client)
 
@@ -95,7 +95,7 @@ async def test_a_worker_that_was_started_during_the_outage(place: Place) -> None
     async with echo_app(place) as client:
         await away(place)
         async with working(app):
-            await asyncio.sleep(4)
+            await asyncio.sleep(2.5)
             assert not app.ready
             await here(place)
             await runs_a_job(client)

@@ -51,7 +51,6 @@ async def test_a_stopped_workers_task_is_cancelled_when_it_comes_back(crew: Crew
     assert len(ledger.lines("finish", job.id)) == 1
 
 
-@on_every_engine
 async def test_a_blocked_loop_keeps_its_jobs(crew: Crew, app: App, ledger: Ledger) -> None:
     crew.settings |= {"lease": "0.6", "sweep_interval": "0.1", "max_block": "10"}
     first = await crew.start().ready()
