@@ -84,7 +84,7 @@ def doors(settings: Settings) -> list[Door]:
     known = {option.keyword.decode(): (option.val or b"").decode() for option in Conninfo.get_defaults()}
     known |= {key: str(value) for key, value in conninfo_to_dict(settings.url).items()}
     hosts = (known.get("hostaddr") or known.get("host") or "").split(",")
-    ports = (known.get("port") or "5432").split(",")
+    ports = [port or "5432" for port in (known.get("port") or "5432").split(",")]
     if len(ports) != len(hosts):
         ports = ports[:1] * len(hosts)
     pairs = [(host, int(port)) for host, port in zip(hosts, ports, strict=True) if host and port.isdecimal()]
