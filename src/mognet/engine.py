@@ -214,7 +214,7 @@ OpenEngine = Callable[[], Engine]
 """Makes an engine on the same line and records; what another event loop needs to reach them too."""
 
 
-async def until_back(engine: Engine, seconds: float) -> bool:
+async def until_back(engine: Engine | Broker, seconds: float) -> bool:
     """Wait so long; less if the engine, entered or not, has an ``until_back`` of its own and tells by it that its server is back (True)."""
     wait = getattr(engine, "until_back", None)
     if wait is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from mognet.backoff import Backoff
-from mognet.engine import Broker
+from mognet.engine import Broker, until_back
 from mognet.exceptions import MognetError
 from mognet.records import Ticket
 
@@ -45,7 +45,7 @@ class Owed:
         failures = 1
         try:
             while self._tickets:
-                await asyncio.sleep(AGAIN.delay(failures))
+                await until_back(self._broker, AGAIN.delay(failures))
                 tickets = list(self._tickets.values())
                 try:
                     await self._broker.push(tickets[:1])  # one that takes none for a while may get them all the same, each time

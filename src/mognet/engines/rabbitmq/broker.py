@@ -55,6 +55,10 @@ class RabbitMQBroker:
     async def __aexit__(self, *exc: object) -> None:
         await asyncio.gather(self.taking.close(), self.giving.close())
 
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until tickets can be given over a new connection."""
+        return await self.giving.until_back(seconds)
+
     async def push(self, tickets: Sequence[Ticket]) -> None:
         if not tickets:
             return

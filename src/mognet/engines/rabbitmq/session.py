@@ -76,6 +76,19 @@ class Session(Generic[L]):
                 raise ConnectionError(f"RabbitMQ cannot be reached: no connection within {seconds:g} s") from None
         return self._link
 
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until there is a new link."""
+        until = asyncio.get_running_loop().time() + seconds
+        while True:
+            changed = self._changed
+            try:
+                async with asyncio.timeout_at(until):
+                    await changed.wait()
+            except TimeoutError:
+                return False
+            if self._link is not None and self._link.alive:
+                return True
+
     def _set(self, link: L | None, trouble: str | None) -> None:
         self._link, self._trouble = link, trouble
         self._changed.set()
