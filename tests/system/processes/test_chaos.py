@@ -331,6 +331,8 @@ class Check:
             newest = 0
             for line in lines:
                 if line["kind"] == "start":
+                    if line["start"] < newest:  # it has lost its claim before it read its notes, and so reads none
+                        continue
                     assert line["done"] >= noted, (id, lines)
                     newest = line["start"]
                 elif tokens.get(line["pid"]) == newest:
