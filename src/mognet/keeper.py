@@ -94,15 +94,16 @@ class LeaseKeeper:
         self._wake = asyncio.Event()
         failures, late = 0, False
         while not self._stopping:
-            engine, entered = self._open_engine(), False
+            engine, entered = None, False
             try:
+                engine = self._open_engine()
                 async with engine:
                     entered = True
                     await self._keep_with(engine, late)
             except Exception as error:
                 late, failures = True, 1 if entered else failures + 1
                 self._complain(failures, error)
-                if entered:
+                if entered or engine is None:
                     await self._pause(min(1.0, self._lease / 10))
                 elif await self._until_back(engine, _ENTER.delay(failures)):
                     failures = 0
@@ -125,9 +126,8 @@ class LeaseKeeper:
 
     @staticmethod
     def _complain(failures: int, error: Exception) -> None:
-        unknown = not isinstance(error, MognetError)
-        if unknown or worth_saying(failures):
-            _log.warning("leases cannot be renewed, trying again: %s", error, exc_info=unknown)
+        if worth_saying(failures):
+            _log.warning("leases cannot be renewed, trying again: %s", error, exc_info=not isinstance(error, MognetError))
 
     async def _until_back(self, engine: Engine, seconds: float) -> bool:
         """The wait before the next attempt to enter an engine; less if something changes here."""

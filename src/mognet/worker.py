@@ -426,6 +426,5 @@ class Worker:
 
 
 def _complain(what: str, failures: int, error: Exception) -> None:
-    unknown = not isinstance(error, MognetError)
-    if unknown or worth_saying(failures):
-        _log.warning("%s (failure %d in a row): %s", what, failures, error, exc_info=unknown)
+    if worth_saying(failures):
+        _log.warning("%s (failure %d in a row): %s", what, failures, error, exc_info=not isinstance(error, MognetError))
