@@ -94,7 +94,8 @@ class LeaseKeeper:
         self._wake = asyncio.Event()
         failures, late = 0, False
         while not self._stopping:
-            engine, entered = None, False
+            engine: Engine | None = None
+            entered = False
             try:
                 engine = self._open_engine()
                 async with engine:
