@@ -255,7 +255,7 @@ async def test_chaos(crew: Crew, ledger: Ledger) -> None:
 async def swept(crew: Crew) -> raw.Store:
     """The store, when the sweeps have had time for what a connection that broke after a job's end may have left."""
     until = time.monotonic() + 10
-    while (store := raw.read(crew.place)).left and time.monotonic() < until:
+    while (store := raw.read(crew.place)).left and time.monotonic() < until:  # noqa: ASYNC110 - rows tell nobody
         await asyncio.sleep(0.2)
     return store
 
