@@ -18,7 +18,7 @@ from mognet.config import AppConfig, default_url, resolve
 from mognet.config_legacy import Place, place_of
 from mognet.context import Context
 from mognet.control import CONTROL, NodeStatus, QueueStats, StatusQuery, write
-from mognet.engine import Engine, OpenEngine
+from mognet.engine import Engine, OpenEngine, until_back
 from mognet.engines import engine_factory
 from mognet.engines.guarded import GuardedEngine
 from mognet.exceptions import ImproperlyConfigured, NotConnected, QueueNotFound
@@ -34,6 +34,8 @@ from mognet.watching import Watch
 from mognet.worker import Worker
 
 _log = logging.getLogger(__name__)
+
+_RECONNECT = Backoff(base=0.1, cap=30.0)
 
 PURGE_BATCH = 500
 PURGE_LEASE = 30.0
@@ -177,14 +179,17 @@ class App(Acting):
     async def _connect_patiently(self) -> None:
         """A worker that cannot reach its engine keeps trying."""
         failures = 0
+        lookout: Engine | None = None
         while True:
             try:
                 return await self.connect()
             except ConnectionError as error:
                 failures += 1
-                delay = Backoff(base=0.1, cap=30.0).delay(failures)
+                delay = _RECONNECT.delay(failures)
                 _log.warning("cannot connect, trying again in %.1f s: %s", delay, error)
-                await asyncio.sleep(delay)
+                lookout = lookout or self._open_engine()
+                if await until_back(lookout, delay):
+                    failures = 0
 
     async def stop(self, grace: float | timedelta | None = None) -> None:
         """Stop the worker: no more jobs; those that run have ``grace`` seconds (default ``config.shutdown_grace``) to end.

@@ -90,10 +90,10 @@ class Client:
         with self._backend.waiters.expect(job.id, unborn=True) as ended:
             result = await self._send(job)
             if result.done:
-                return await result.unwrap()
+                return await result.unwrap(patient=True)
             self._backend.waiters.born(job.id)
             record, value = await ended
-        return await self._backend.result(record).unwrap(value)
+        return await self._backend.result(record).unwrap(value, patient=True)
 
     async def _sent(self, sending: asyncio.Future[bool], job: Job) -> bool:
         try:

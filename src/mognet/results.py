@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,12 +12,15 @@ from uuid import UUID
 from mognet.codec import ErrorInfo, loads, rebuild_error
 from mognet.cursors import write_cursor
 from mognet.entries import LogEntry
-from mognet.exceptions import ResultFailed, ResultLost, ResultNotReady, Revoked
+from mognet.exceptions import ConnectionError, NotConnected, ResultFailed, ResultLost, ResultNotReady, Revoked
 from mognet.progress import Progress, load_progress
 from mognet.records import Record
 from mognet.states import FAILED, ResultState
 from mognet.times import from_seconds
 from mognet.watching import Watch
+
+READ_EVERY = 1.0
+"""Seconds between attempts to read what a job has left, while its engine cannot be reached."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -234,7 +238,7 @@ class Result(Generic[T_co]):
         data = None
         if not self.done:
             self._record, data = await self._source.ended(self.id, known=self._record)
-        return await self.unwrap(data)
+        return await self.unwrap(data, patient=True)
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait for the job's end, at most ``timeout`` seconds, and bring this result up to date.
@@ -250,12 +254,24 @@ class Result(Generic[T_co]):
             await self.refresh()
         return await self.unwrap()
 
-    async def unwrap(self, data: bytes | None = None) -> T_co:
-        """The value of a job that has ended, or its error, raised. ``data`` is either as it was stored, if it is known already."""
-        value = await self.outcome(data)
+    async def unwrap(self, data: bytes | None = None, *, patient: bool = False) -> T_co:
+        """The value of a job that has ended, or its error, raised. ``data`` is either as it was stored, if it is known already.
+
+        ``patient``: an engine that cannot be reached just now is waited for, as it was for the job's end.
+        """
+        value = await (self._read_patiently(data) if patient else self.outcome(data))
         if self.successful:
             return value  # type: ignore[no-any-return]
         raise value
+
+    async def _read_patiently(self, data: bytes | None) -> Any:
+        while True:
+            try:
+                return await self.outcome(data)
+            except NotConnected:
+                raise
+            except ConnectionError:
+                await asyncio.sleep(READ_EVERY)
 
     async def refresh(self) -> None:
         """Read the job again. Raises :class:`ResultLost` when its record is gone."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from mognet.backend import ResultBackend
-from mognet.backoff import Backoff
+from mognet.backoff import Backoff, worth_saying
 from mognet.config import AppConfig
 from mognet.context import AppFace, Context
 from mognet.control import CONTROL, NodeStatus, RevokeMessage, Status, StatusQuery, read_message, write
@@ -41,7 +41,8 @@ PATIENCE = 5.0
 _log = logging.getLogger(__name__)
 _task_log = logging.getLogger("mognet.task")
 
-_RECONNECT = Backoff(base=0.1, cap=30.0)
+# Short, for what is asked again is only this process's engine: that spares its server by itself, and is asked when it is back.
+_RECONNECT = Backoff(base=0.1, cap=1.0)
 _ENDS = {
     ResultState.SUCCESS: "succeeded",
     ResultState.FAILURE: "failed",
@@ -165,10 +166,8 @@ class Worker:
                     failures = 0
                 except Exception as error:
                     failures += 1
-                    delay = _RECONNECT.delay(failures)
-                    unknown = not isinstance(error, MognetError)
-                    _log.warning("no work can be claimed, trying again in %.1f s: %s", delay, error, exc_info=unknown)
-                    await self._first(asyncio.sleep(delay), stopping)
+                    _complain("no work can be claimed, trying again", failures, error)
+                    await self._first(asyncio.sleep(_RECONNECT.delay(failures)), stopping)
                     continue
                 if self.burst and idle and not claimed:
                     break
@@ -422,7 +421,7 @@ class Worker:
                         await self._obey(signal)
             except Exception as error:
                 failures += 1
-                _log.warning("control signals cannot be received, trying again: %s", error, exc_info=not isinstance(error, MognetError))
+                _complain("control signals cannot be received, trying again", failures, error)
                 await asyncio.sleep(_RECONNECT.delay(failures))
 
     async def _obey(self, signal: Signal) -> None:
@@ -437,3 +436,8 @@ class Worker:
         elif isinstance(message, StatusQuery):
             status = Status(running_request_ids=list(self.running_tasks), queues=self.queues, slots=self._slots.total)
             await self._engine.publish(message.reply_to, write(NodeStatus(node_id=self._config.node_id, payload=status)))
+
+
+def _complain(what: str, failures: int, error: Exception) -> None:
+    if worth_saying(failures):
+        _log.warning("%s (failure %d in a row): %s", what, failures, error, exc_info=not isinstance(error, MognetError))

@@ -148,6 +148,13 @@ async def load(proxy: Proxy, node: tuple[Server, str], monkeypatch: pytest.Monke
     await load.close()
 
 
+async def depth(pair: Paired) -> int:
+    try:
+        return await pair.broker.depth("q")
+    except ConnectionError:
+        return 0
+
+
 async def raw(url: str) -> tuple[Wire, object]:
     settings = read_urls(url)
     wire = Wire(settings.addresses[0], settings, None, "raw")
@@ -448,3 +455,19 @@ async def test_trips(load: Load, proxy: Proxy) -> None:
         assert len(claims) == 10
         await load.run(claims, pair)
     assert proxy.trips - before <= 20 + 4
+
+
+async def test_tickets_that_could_not_be_pushed_follow(load: Load, proxy: Proxy) -> None:
+    """Within seconds of the broker's return, not when a sweep takes them for lost: that is late on purpose while tickets wait."""
+    pair = await load.pair()
+    await load.submit(pair, 3)
+    proxy.refuse()
+    proxy.reset()
+    await load.submit(pair, 20)
+    assert await pair.count(Query()) == {"PENDING": 23}
+    await proxy.accept()
+    async with asyncio.timeout(BACK):
+        while await depth(pair) < 23:  # noqa: ASYNC110 - the broker's, which tells nobody
+            await asyncio.sleep(0.05)
+    load.tasks = [asyncio.create_task(load.work(pair))]
+    await load.check()

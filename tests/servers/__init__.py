@@ -91,6 +91,11 @@ class Server:
         """Let it go on."""
         self._signal(signal.SIGCONT)
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not ended by us."""
+        return self._process is not None
+
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, number)

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from mognet.backoff import Backoff
-from mognet.engine import Engine, GroupBy
+from mognet.engine import Engine, GroupBy, until_back
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.outcomes import Change, Outcome
 from mognet.records import Changes, Claim, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Token
@@ -40,6 +40,10 @@ class GuardedEngine:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._engine.__aexit__(*exc)
+
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until the engine can tell that its server is back."""
+        return await until_back(self._engine, seconds)
 
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
         return await self._repeat("submit", lambda: self._engine.submit(jobs, enqueue=enqueue))

@@ -6,6 +6,7 @@ import asyncio
 import os
 import select
 import socket
+import struct
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -14,12 +15,13 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.abc import Dumper
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Conninfo, TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import FloatBinaryDumper, Int8BinaryDumper
 from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper
 from psycopg.types.uuid import UUIDBinaryDumper
 
+from mognet.engines.knocking import Door
 from mognet.engines.postgres.arrays import Blobs, BlobsDumper, Uuids, UuidsDumper
 from mognet.engines.postgres.errors import translated
 from mognet.engines.postgres.settings import Settings
@@ -31,6 +33,8 @@ CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 25.0
 IDLE_IN_TRANSACTION_SECONDS = 15.0
 OLDEST = 130000
+
+_SSL_REQUEST = struct.pack("!II", 8, 80877103)  # answered by one byte, and may be left at that
 
 # Every statement finds its rows by an index; a plan made while a table was small must not go on scanning it when it is large.
 SESSION = {
@@ -76,6 +80,21 @@ def connection_parameters(settings: Settings) -> dict[str, Any]:
     if "," in str(given.get("host") or ""):
         wanted["target_session_attrs"] = "read-write"
     return {key: value for key, value in wanted.items() if key not in given}
+
+
+def doors(settings: Settings) -> list[Door]:
+    """Where to knock: what the URL names, or else libpq's environment and defaults. None where nothing names a host."""
+    known = {option.keyword.decode(): (option.val or b"").decode() for option in Conninfo.get_defaults()}
+    known |= {key: str(value) for key, value in conninfo_to_dict(settings.url).items()}
+    hosts = (known.get("hostaddr") or known.get("host") or "").split(",")
+    ports = [port or "5432" for port in (known.get("port") or "5432").split(",")]
+    if len(ports) != len(hosts):
+        ports = ports[:1] * len(hosts)
+    pairs = [(host, int(port)) for host, port in zip(hosts, ports, strict=True) if host and port.isdecimal()]
+    return [
+        Door(path=f"{host}/.s.PGSQL.{port}", question=_SSL_REQUEST) if host.startswith("/") else Door(host, port, question=_SSL_REQUEST)
+        for host, port in pairs
+    ]
 
 
 async def connect(settings: Settings) -> tuple[Connection, bool]:

@@ -16,6 +16,7 @@ from psycopg import Notify
 
 from mognet.codec import pack_done
 from mognet.engine import CHANGED, DONE, SMALL_VALUE
+from mognet.engines.knocking import Doors
 from mognet.engines.mailbox import Exchange
 from mognet.engines.postgres.connecting import Connection, connect, cut, give_up
 from mognet.engines.postgres.envelope import LARGEST, Opener, sealed
@@ -72,8 +73,9 @@ class Waiter:
 class Doorbell:
     """The state machine of one connection: it comes back after any fault, and then listens to what it should."""
 
-    def __init__(self, settings: Settings, app: int) -> None:
+    def __init__(self, settings: Settings, app: int, doors: Doors) -> None:
         self._settings = settings
+        self._lookout = doors.lookout()
         self._channels = {kind: f"mognet_{settings.schema}_{app}_{kind}" for kind in Kind}
         self._kinds = {channel: kind for kind, channel in self._channels.items()}
         self._locks = {kind: _lock_number(channel) for kind, channel in self._channels.items()}
@@ -221,13 +223,17 @@ class Doorbell:
         self._forget_talk(error)
         delay = RECONNECT.delay(failures + 1)
         _log.info("no signals from other processes for %.1f s, work is looked for instead: %s", delay, error)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):
-                while not self._closing:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    self._forget_talk(error)
-        return failures + 1
+        back = asyncio.create_task(self._lookout.wait(delay))
+        back.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not (self._closing or back.done()):
+                self._wake.clear()
+                await self._wake.wait()
+                self._forget_talk(error)
+        finally:
+            back.cancel()
+            await asyncio.wait([back])
+        return 0 if not back.cancelled() and back.result() else failures + 1
 
     def _forget_talk(self, error: Exception | None) -> None:
         """Signals that cannot be sent are lost: they are hints, and whoever waits looks."""

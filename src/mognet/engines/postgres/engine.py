@@ -13,10 +13,11 @@ from uuid import UUID
 
 from mognet.backoff import Backoff
 from mognet.engine import GroupBy
+from mognet.engines.knocking import Doors
 from mognet.engines.postgres import changes, labels, line, logbook, records, upkeep
 from mognet.engines.postgres import search as searching
 from mognet.engines.postgres.borrowed import Borrowed
-from mognet.engines.postgres.connecting import Connection
+from mognet.engines.postgres.connecting import Connection, doors
 from mognet.engines.postgres.doorbell import Doorbell, Kind
 from mognet.engines.postgres.migrate import app_number, migrate
 from mognet.engines.postgres.pool import Pool
@@ -50,6 +51,8 @@ class PostgresEngine:
     def __init__(self, settings: Settings, app: str = "app") -> None:
         self.settings = settings
         self.app = app
+        self._doors = Doors(doors(settings))
+        self._lookout = self._doors.lookout()
         self._pool: Pool | None = None
         self._bell: Doorbell | None = None
         self._tables = Tables(0, settings.schema)
@@ -63,7 +66,7 @@ class PostgresEngine:
     async def __aenter__(self) -> Self:
         if self._pool is not None:
             raise ImproperlyConfigured(f"the engine on {self.settings.shown} is open already: use one for each event loop")
-        pool = Pool(self.settings)
+        pool = Pool(self.settings, self._doors)
 
         async def enter(connection: Connection) -> Tables:
             await migrate(connection, self.settings.schema)
@@ -75,7 +78,7 @@ class PostgresEngine:
         except BaseException:
             await pool.close(0.0)
             raise
-        self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), self._tables.app)
+        self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), self._tables.app, self._doors)
         self._tables = self._tables._replace(watchers=self._bell.ear(Kind.CHANGED))
         self._bell.start()
         self._pool = pool
@@ -89,6 +92,10 @@ class PostgresEngine:
         self._bell = None
         if bell is not None:
             await bell.close()
+
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until a server is back (:func:`mognet.engine.until_back`)."""
+        return await self._lookout.wait(seconds)
 
     @property
     def _open_pool(self) -> Pool:

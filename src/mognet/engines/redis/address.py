@@ -12,6 +12,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from mognet.engines.knocking import Door
 from mognet.engines.redis.wire import hang_up
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.redaction import redact_url
@@ -76,6 +77,15 @@ class Address:
     def timeout(self) -> float:
         """Seconds of silence after which a connection is given up."""
         return float(self.options.get("timeout", 5.0))
+
+    def doors(self) -> list[Door]:
+        """Where to knock. Of a service or a cluster only those are known that are asked for the server."""
+        if self.tls:
+            return [Door(host, port) for host, port in self.hosts]
+        question, not_yet = b"PING\r\n", (b"-LOADING", b"-MASTERDOWN")
+        if self.path is not None:
+            return [Door(path=self.path, question=question, not_yet=not_yet)]
+        return [Door(host, port, question=question, not_yet=not_yet) for host, port in self.hosts]
 
     async def connect(self, key: bytes) -> AbstractConnection:
         """A connection to the server that holds the key."""
