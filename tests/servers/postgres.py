@@ -18,8 +18,8 @@ from servers import Server, find_binary, free_port, missing
 USER, PASSWORD = "mognet", "s3cret-canary"
 
 
-def _as_postgres() -> list[str]:
-    """The server does not run as root."""
+def as_postgres() -> list[str]:
+    """What runs a program as another user: servers refuse to run as root."""
     if os.geteuid() != 0:
         return []
     try:
@@ -32,7 +32,7 @@ def _as_postgres() -> list[str]:
 def postgres_server(folder: Path, *, auth: str = "scram-sha-256", **options: str) -> tuple[Server, str]:
     """A PostgreSQL that writes to disk before it answers, and its URL. Not started yet; others must be able to look into ``folder``."""
     initdb, postgres = (find_binary(name, f"/usr/lib/postgresql/*/bin/{name}") for name in ("initdb", "postgres"))
-    prefix, port, data = _as_postgres(), free_port(), folder / "data"
+    prefix, port, data = as_postgres(), free_port(), folder / "data"
     if prefix:
         shutil.chown(folder, "postgres")
     password = folder / "password"

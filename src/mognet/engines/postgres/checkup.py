@@ -11,7 +11,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from mognet.engines.findings import Finding, Schema, client_version, clock, error, ok, server_version, warning
+from mognet.engines.findings import Finding, Schema, client_version, clock, encryption, error, ok, server_version, warning
 from mognet.engines.postgres.connecting import CONNECT_SECONDS, connection_parameters, give_up
 from mognet.engines.postgres.connecting import connect as connect_engine
 from mognet.engines.postgres.errors import translated
@@ -68,7 +68,8 @@ class PostgresCheckup:
             ]
             given = self._settings.pooler
             pooler = given if given is not None else row["pid"] != connection.info.backend_pid
-            return [*found, await clock(theirs), *_role(row), *_durability(row), _connections(row), _pooler(pooler), *_upkeep(row)]
+            found += [await clock(theirs), _encryption(connection)]
+            return [*found, *_role(row), *_durability(row), _connections(row), _pooler(pooler), *_upkeep(row)]
 
     async def schema(self) -> Schema:
         async with self._connected() as connection:
@@ -122,6 +123,13 @@ def _role(row: Row) -> Iterator[Finding]:
         )
     if row["encoding"] != "UTF8":
         yield error("encoding", f"the database has the encoding {row['encoding']}", "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0")
+
+
+def _encryption(connection: AsyncConnection[Any]) -> Finding:
+    mode = connection.info.get_parameters().get("sslmode", "prefer")
+    remedy = "sslmode=verify-full (and sslrootcert=, if its certificate is of an authority of your own)"
+    tls, checked = connection.pgconn.ssl_in_use, mode == "verify-full"
+    return encryption([connection.info.host], tls=tls, checked=checked, switch_on=remedy, check=remedy)
 
 
 def _durability(row: Row) -> Iterator[Finding]:

@@ -58,7 +58,9 @@ _ABOUT = """SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_i
 
 
 def connection_parameters(settings: Settings) -> dict[str, Any]:
-    """What is added to the URL where it says nothing else: a dead server is noticed, and of several hosts the primary is taken."""
+    """What is added to the URL where it says nothing else: a dead server is noticed, of several hosts the primary is taken,
+    and a certificate is checked where the URL says against what.
+    """
     given = conninfo_to_dict(settings.url)
     wanted: dict[str, Any] = {
         "application_name": "mognet",
@@ -72,6 +74,8 @@ def connection_parameters(settings: Settings) -> dict[str, Any]:
     }
     if "," in str(given.get("host") or ""):
         wanted["target_session_attrs"] = "read-write"
+    if given.get("sslrootcert") and not os.environ.get("PGSSLMODE"):
+        wanted["sslmode"] = "verify-full"  # who names an authority wants to be sure; libpq's default would not even ask
     return {key: value for key, value in wanted.items() if key not in given}
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-import ssl
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from mognet.engines.findings import Finding, Schema, client_version, error, ok, server_version, warning
+from mognet.engines.findings import Finding, Schema, client_version, encryption, error, ok, server_version, warning
 from mognet.engines.rabbitmq.link import explained
 from mognet.engines.rabbitmq.session import CONNECT_SECONDS
 from mognet.engines.rabbitmq.settings import Address, queue_arguments, queue_name, read_urls, read_version
 from mognet.engines.rabbitmq.wire import Wire, aiormq
+from mognet.engines.tls import INSECURE
 from mognet.exceptions import ConnectionError
 
 TESTED = (3, 10)
@@ -41,7 +41,7 @@ class RabbitMQCheckup:
     async def examine(self, queues: Collection[str]) -> list[Finding]:
         found, wire = await self._nodes()
         try:
-            found = [client_version("aiormq", "amqp", CLIENT_TESTED), _server(wire), *found]
+            found = [client_version("aiormq", "amqp", CLIENT_TESTED), _server(wire), self._encryption(wire.address), *found]
             found += [await self._queue(wire, queue) for queue in sorted(queues)]
             found.append(await self._round_trip(wire))  # last: a connection that publishes to a blocked server is read no more
         except (aiormq.AMQPError, OSError, RuntimeError) as problem:
@@ -52,6 +52,11 @@ class RabbitMQCheckup:
             text = f"it takes messages, so that no memory or disk alarm blocks it now; {_LOOK} on its host shows more"
             found.append(ok("alarms", text))
         return found
+
+    def _encryption(self, address: Address) -> Finding:
+        check = f"leave {INSECURE} out of the URL, and name the authority: ?cafile="
+        checked = not self._settings.tls.insecure
+        return encryption([address.host], tls=address.tls, checked=checked, switch_on="amqps:// (its listeners.ssl)", check=check)
 
     async def schema(self) -> Schema | None:
         return None
@@ -64,12 +69,11 @@ class RabbitMQCheckup:
 
     async def _nodes(self) -> tuple[list[Finding], Wire]:
         """A word on each node that does not answer, and a connection to the first that does."""
-        context = await asyncio.to_thread(self._settings.ssl_context) if any(each.tls for each in self._settings.addresses) else None
         reasons: dict[Address, str] = {}
         found: Wire | None = None
         for address in self._settings.addresses:
             try:
-                wire = await self._connect(address, context)
+                wire = await self._connect(address)
             except (aiormq.AMQPError, OSError, RuntimeError) as problem:
                 reasons[address] = "no answer" if isinstance(problem, TimeoutError) else explained(problem)
                 continue
@@ -83,8 +87,9 @@ class RabbitMQCheckup:
         remedy = "rabbitmq-diagnostics status, on its host"
         return [warning("node", f"{address.shown} does not let us in: {why}", remedy) for address, why in reasons.items()], found
 
-    async def _connect(self, address: Address, context: ssl.SSLContext | None) -> Wire:
-        wire = Wire(address, self._settings, context if address.tls else None, "mognet doctor")
+    async def _connect(self, address: Address) -> Wire:
+        context = await self._settings.tls.context(address.shown) if address.tls else None
+        wire = Wire(address, self._settings, context, "mognet doctor")
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await wire.connect()
