@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-from mognet import App, AppConfig, Context, ResultState, Retry
-from mognet.exceptions import Revoked
+from mognet import App, AppConfig, Context, Result, ResultState, Retry
+from mognet.exceptions import ConnectionError, ResultLost, Revoked
 from mognet.testing.fixtures import running
 
 
@@ -96,3 +96,40 @@ async def _revoke(app: App) -> None:
             continue
         raise AssertionError(f"{result} was not revoked")
     await until(lambda: app.worker is None or not app.worker.running_tasks)
+
+
+class Going:
+    """An app that submits without pause, whatever happens, and its worker."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.results: dict[int, Result[int]] = {}
+        self._number = 0
+        self._task = asyncio.create_task(self._submit())
+
+    async def _submit(self) -> None:
+        while True:
+            try:
+                self.results[self._number] = await self.app.submit(double, self._number)
+                self._number += 1
+            except ConnectionError:
+                pass
+            await asyncio.sleep(0.01)
+
+    async def on(self) -> None:
+        """Wait until something that is submitted from now on has run."""
+        async with asyncio.timeout(30):
+            first = self._number + 1
+            await until(lambda: first in self.results)
+            assert await self.results[first] == 2 * first
+
+    async def end(self, *, lost: bool = False) -> None:
+        """All that was submitted has run; ``lost``: but for what a fail-over may lose."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        async with asyncio.timeout(30):
+            for number, result in self.results.items():
+                try:
+                    assert await result == 2 * number
+                except ResultLost:
+                    assert lost

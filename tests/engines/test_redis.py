@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -269,55 +268,6 @@ async def use(url: str) -> None:
         assert await engine.count(Query()) == {"SUCCESS": 1}
         await engine.sweep()
         await engine.delete([claim.token.id])
-
-
-async def test_a_unix_socket(folder: Path) -> None:
-    start(folder, "--unixsocket", "s", "--unixsocketperm", "700")
-    await use(f"unix://{folder}/s?db=1")
-
-
-async def test_a_cluster(folder: Path) -> None:
-    url = start(folder, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    ask(url, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-    await until(lambda: b"cluster_state:ok" in ask(url, "CLUSTER", "INFO"))
-    await use(url.replace("redis://", "redis+cluster://"))
-
-
-async def test_a_sentinel_and_a_fail_over(folder: Path) -> None:
-    """The session finds the new master, and goes on."""
-    folders = [folder / name for name in ("a", "b", "s")]
-    for each in folders:
-        each.mkdir()
-    first = start(folders[0])
-    port = urlsplit(first).port
-    second = start(folders[1], "--replicaof", "127.0.0.1", str(port))
-    (folders[2] / "s.conf").write_text(f"sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 300\n")
-    place = free_port()
-    binary = started[0]._command[0]
-    sentinel = Server(
-        "sentinel", [binary, "s.conf", "--sentinel", "--port", str(place), "--bind", "127.0.0.1"], folders[2], lambda: listens(place)
-    )
-    started.append(sentinel)
-    sentinel.start()
-    await until(lambda: ask(f"redis://127.0.0.1:{place}", "SENTINEL", "REPLICAS", "main"))
-    async with RedisEngine(f"redis+sentinel://127.0.0.1:1,127.0.0.1:{place}/main/0") as engine:
-        await engine.submit([make_job()])
-        await until(lambda: int(ask(second, "DBSIZE")) > 0)
-        await asyncio.to_thread(started[0].kill)
-        async with asyncio.timeout(25):
-            while True:
-                with suppress(ConnectionError):
-                    if await engine.claim("node", ["q"], 1, lease=10):
-                        break
-                await asyncio.sleep(0.1)
-
-
-def listens(port: int) -> bool:
-    try:
-        ask(f"redis://127.0.0.1:{port}", "PING")
-    except Exception:
-        return False
-    return True
 
 
 # --- what servers refuse

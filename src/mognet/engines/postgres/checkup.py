@@ -12,8 +12,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from mognet.engines.findings import Finding, Schema, client_version, clock, encryption, error, ok, server_version, warning
-from mognet.engines.postgres.connecting import CONNECT_SECONDS, connection_parameters, give_up
 from mognet.engines.postgres.connecting import connect as connect_engine
+from mognet.engines.postgres.connecting import connection_parameters, give_up, patience
 from mognet.engines.postgres.errors import translated
 from mognet.engines.postgres.migrate import migrate, migrations, schema_version
 from mognet.engines.postgres.settings import parse_url
@@ -94,12 +94,12 @@ class PostgresCheckup:
         """A connection without the engine's settings for its sessions; of a single host, also to a standby."""
         connection: AsyncConnection[Any] | None = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(patience(self._settings)):
                 connection = await AsyncConnection.connect(self._settings.url, autocommit=True, **connection_parameters(self._settings))
                 connection.prepare_threshold = None
                 yield connection
         except TimeoutError:
-            raise ConnectionError(f"PostgreSQL at {self.shown} does not answer within {CONNECT_SECONDS:g} s") from None
+            raise ConnectionError(f"PostgreSQL at {self.shown} does not answer within {patience(self._settings):g} s") from None
         except psycopg.Error as problem:
             raise (translated(problem, self.shown, connecting=True) or problem) from problem
         finally:
