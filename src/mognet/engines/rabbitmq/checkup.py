@@ -64,7 +64,7 @@ class RabbitMQCheckup:
     async def size(self) -> int | None:
         return None
 
-    async def migrate(self) -> None:
+    async def migrate(self, version: int | None = None) -> None:
         pass
 
     async def _nodes(self) -> tuple[list[Finding], Wire]:
@@ -114,10 +114,7 @@ class RabbitMQCheckup:
             await channel.queue_declare(name, exclusive=True, auto_delete=True)
             await channel.basic_consume(name, arrived, no_ack=True)
         except aiormq.exceptions.ChannelAccessRefused as problem:
-            user = wire.address.user
-            return error(
-                "round trip", f"user {user!r} may not make and read queues of the app ({explained(problem)})", _grant(user, self._app)
-            )
+            return self._not_allowed(wire.address, problem)
         began = time.perf_counter()
         try:
             async with asyncio.timeout(SECONDS):
@@ -129,7 +126,13 @@ class RabbitMQCheckup:
         except TimeoutError:
             text = f"it has not taken a message within {SECONDS:g} s: most likely a memory or disk alarm blocks those who publish"
             return error("alarms", text, f"{_LOOK}, on its host; then free memory or disk there")
+        except aiormq.exceptions.ChannelAccessRefused as problem:
+            return self._not_allowed(wire.address, problem)
         return ok("round trip", f"publish confirmed in {confirmed * 1000:.1f} ms, delivered in {delivered * 1000:.1f} ms")
+
+    def _not_allowed(self, address: Address, problem: Exception) -> Finding:
+        text = f"user {address.user!r} may not make, fill and read queues of the app ({explained(problem)})"
+        return error("round trip", text, _grant(address, self._app))
 
     async def _queue(self, wire: Wire, queue: str) -> Finding:
         """Whether a queue is there, and made as the settings say. It is not made."""
@@ -141,7 +144,7 @@ class RabbitMQCheckup:
             return ok(subject, f"{name!r} is not there yet: the first worker or submit makes it, {wanted}")
         except aiormq.exceptions.ChannelAccessRefused as problem:
             return error(
-                subject, f"user {wire.address.user!r} may not look at {name!r} ({explained(problem)})", _grant(wire.address.user, self._app)
+                subject, f"user {wire.address.user!r} may not look at {name!r} ({explained(problem)})", _grant(wire.address, self._app)
             )
         refused = ""
         for number, arguments in enumerate(queue_arguments(wanted, read_version(wire.version))):
@@ -152,7 +155,8 @@ class RabbitMQCheckup:
                 continue
             if number:
                 pattern = f"^{re.escape(queue_name(self._app, ''))}"
-                words = ["rabbitmqctl", "set_policy", "--apply-to", "queues", "mognet-tickets", pattern, '{"delivery-limit":-1}']
+                where = ["-p", wire.address.vhost] if wire.address.vhost != "/" else []
+                words = ["rabbitmqctl", "set_policy", *where, "--apply-to", "queues", "mognet-tickets", pattern, '{"delivery-limit":-1}']
                 remedy = shlex.join(words)
                 return warning(subject, f"{name!r} was made by an older server, and may drop tickets that were delivered 20 times", remedy)
             kept = "on one node (?queue_type=quorum keeps copies)" if wanted == "classic" else "copied by its cluster"
@@ -168,9 +172,11 @@ def _server(wire: Wire) -> Finding:
     return server_version("server", f"RabbitMQ {text}", text, TESTED)
 
 
-def _grant(user: str, app: str) -> str:
+def _grant(address: Address, app: str) -> str:
     ours = re.escape(queue_name(app, ""))
-    return shlex.join(["rabbitmqctl", "set_permissions", user, f"^{ours}.*", f"^({ours}.*|amq\\.default)", f"^{ours}.*"])
+    where = ["-p", address.vhost] if address.vhost != "/" else []
+    rights = [f"^{ours}.*", f"^(amq\\.default|{ours}.*)$", f"^{ours}.*"]
+    return shlex.join(["rabbitmqctl", "set_permissions", *where, address.user, *rights])
 
 
 async def _leave(wire: Wire) -> None:

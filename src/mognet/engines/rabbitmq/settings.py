@@ -142,7 +142,7 @@ def _plain(name: bytes, special: bytes = b"") -> str:
 
 
 def read_version(text: object) -> tuple[int, int]:
-    """``(3, 10)`` from ``3.10.8``; what cannot be read counts as old."""
+    """``(3, 10)`` from ``3.10.8``; ``(0, 0)`` from what cannot be read."""
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
     numbers = [int(part) if part.isdigit() else 0 for part in text.split(".")[:2]]
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
@@ -151,13 +151,13 @@ def read_version(text: object) -> tuple[int, int]:
 def queue_arguments(queue_type: QueueType, version: tuple[int, int]) -> list[dict[str, str | int]]:
     """What a queue is declared with; if there are several, the first that an existing queue agrees with.
 
-    From 4.0 on a quorum queue drops a ticket that was delivered 20 times, unless it is told not to. A queue that an older server made has
-    no such argument, and is taken as it is.
+    The type is always named: a vhost may have another one by default. From 4.0 on a quorum queue drops a ticket that was delivered 20
+    times, unless it is told not to. A queue that an older server made has no such argument, and is taken as it is.
     """
     if queue_type == "classic":
-        return [{"x-max-priority": MAX_PRIORITY}]
+        return [{"x-queue-type": "classic", "x-max-priority": MAX_PRIORITY}]
     plain: dict[str, str | int] = {"x-queue-type": "quorum"}
-    return [{**plain, "x-delivery-limit": -1}, plain] if version >= (4, 0) else [plain]
+    return [plain] if (0, 0) < version < (4, 0) else [{**plain, "x-delivery-limit": -1}, plain]
 
 
 def wire_priority(queue_type: QueueType, version: tuple[int, int], priority: int) -> int | None:
