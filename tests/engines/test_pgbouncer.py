@@ -14,10 +14,11 @@ import pytest
 
 from engines.conftest import FakeClock, PostgresHarness
 from exercise import double, exercise, make_app, until, working
+from mognet.engines.migrations import newest
 from mognet.engines.postgres import engine as engine_module
 from mognet.engines.postgres.checkup import PostgresCheckup
 from mognet.engines.postgres.engine import PostgresEngine
-from mognet.engines.postgres.migrate import migrations
+from mognet.engines.postgres.migrate import PACKAGE
 from mognet.exceptions import ConnectionError
 from mognet.records import Signal
 from mognet.testing.conformance import Cancelling, Fenced, Harness, OneHolder, Repeatable, Waiting
@@ -172,7 +173,7 @@ async def test_a_new_schema(pooled: str, direct: str) -> None:
     try:
         await asyncio.gather(*(engine.__aenter__() for engine in engines))
         versions = query(direct, "SELECT version FROM through.version ORDER BY version")
-        assert versions == [(number,) for number in range(1, len(migrations()) + 1)]
+        assert versions == [(number,) for number in range(1, newest(PACKAGE) + 1)]
     finally:
         for engine in engines:
             await engine.__aexit__()

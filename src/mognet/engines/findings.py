@@ -58,8 +58,8 @@ class Checkup(Protocol):
         """Bytes that all apps' jobs take there; None: that is not known cheaply."""
         ...
 
-    async def migrate(self) -> None:
-        """Bring the schema up to date; nothing happens if it is."""
+    async def migrate(self, version: int | None = None) -> None:
+        """Bring the schema to a version, the newest by default; nothing happens if it has it."""
         ...
 
 

@@ -12,10 +12,11 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from mognet.engines.findings import Finding, Schema, client_version, clock, encryption, error, ok, server_version, warning
+from mognet.engines.migrations import newest
 from mognet.engines.postgres.connecting import connect as connect_engine
 from mognet.engines.postgres.connecting import connection_parameters, give_up, patience
 from mognet.engines.postgres.errors import translated
-from mognet.engines.postgres.migrate import migrate, migrations, schema_version
+from mognet.engines.postgres.migrate import PACKAGE, migrate, schema_version
 from mognet.engines.postgres.settings import parse_url
 from mognet.exceptions import ConnectionError
 from mognet.redaction import redact_url
@@ -73,17 +74,17 @@ class PostgresCheckup:
 
     async def schema(self) -> Schema:
         async with self._connected() as connection:
-            return Schema(await schema_version(connection, self._settings.schema), len(migrations()))
+            return Schema(await schema_version(connection, self._settings.schema), newest(PACKAGE))
 
     async def size(self) -> int | None:
         async with self._connected() as connection:
             size = (await _one(connection, _SIZE, self._settings.schema))["size"]
         return None if size is None else int(size)
 
-    async def migrate(self) -> None:
+    async def migrate(self, version: int | None = None) -> None:
         connection, _ = await connect_engine(self._settings)
         try:
-            await migrate(connection, self._settings.schema)
+            await migrate(connection, self._settings.schema, version)
         except psycopg.Error as problem:
             raise (translated(problem, self.shown) or problem) from problem
         finally:

@@ -65,7 +65,7 @@ class RedisCheckup:
         async with self._connected() as connection:
             return int((await _info(connection)).get("used_memory", 0)) or None
 
-    async def migrate(self) -> None:
+    async def migrate(self, version: int | None = None) -> None:
         pass
 
     @asynccontextmanager

@@ -9,16 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from mognet.engines.migrations import Step, steps
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 
 T = TypeVar("T")
 
 Synchronous = Literal["full", "normal"]
+
+PACKAGE = "mognet.engines.sql"
 
 APPLICATION_ID = 0x6D6F676E
 """What our files carry in their header: "mogn"."""
@@ -153,8 +155,8 @@ def patiently(attempt: Callable[[], T], patience: float = PATIENCE) -> T:
         pause = min(pause * 1.5, 0.005)
 
 
-def open_file(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
-    """A connection to our file, which is made or brought up to date first if need be."""
+def open_file(path: Path, synchronous: Synchronous, version: int | None = None) -> sqlite3.Connection:
+    """A connection to our file, which is made or brought up to date first if need be; or to another version of its schema."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise ImproperlyConfigured(f"SQLite {sqlite3.sqlite_version} is too old: mognet needs {'.'.join(map(str, OLDEST_SQLITE))} or newer")
     with _creating:
@@ -163,7 +165,7 @@ def open_file(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     try:
         with explained(path):
             _check_owner(connection, path)
-            _migrate(connection, path)
+            _migrate(connection, path, version)
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
     except BaseException:
@@ -217,33 +219,22 @@ def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
         raise ImproperlyConfigured(f"{path} is the database of another program: name another file")
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    steps = sorted(
-        (file for file in resources.files("mognet.engines.sql").joinpath("migrations").iterdir() if file.name.endswith(".sql")),
-        key=lambda file: file.name,
-    )
-    newest = int(steps[-1].name[:4])
-
-    def version() -> int:
-        number = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if number > newest:
-            raise ImproperlyConfigured(
-                f"{path} was written by a newer mognet (schema {number}, this one knows {newest}): upgrade mognet, or name another file"
-            )
-        return number
+def _migrate(connection: sqlite3.Connection, path: Path, wanted: int | None) -> None:
+    def needed() -> list[Step]:
+        return steps(PACKAGE, str(path), int(connection.execute("PRAGMA user_version").fetchone()[0]), wanted)
 
     def begin() -> None:
         connection.execute("BEGIN IMMEDIATE")
 
-    if patiently(version) == newest:
+    if not patiently(needed):
         return
     patiently(begin)
     try:
-        for step in steps[version() :]:
-            for statement in step.read_text().split(";\n"):
+        for step in needed():
+            for statement in step.script.split(";\n"):
                 connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {step.version}")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {newest}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
