@@ -241,14 +241,6 @@ def test_urls_that_do_not_fit(url: str, says: str) -> None:
     assert "geheim" not in str(caught.value)
 
 
-def test_without_redis_py(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name == "redis" or name.startswith(("redis.", "mognet.engines.redis"))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(ImproperlyConfigured, match=r'pip install "mognet\[redis\]"'):
-        engine_factory("redis://u:geheim@h", "app")
-
-
 def test_redis_py_is_loaded_for_this_engine_only() -> None:
     code = "import sys, mognet; from mognet.engines import engine_factory as f; f('memory://x', 'a'); f('sqlite:///x', 'a')"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'redis' not in sys.modules"], check=True)
