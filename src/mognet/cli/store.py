@@ -111,6 +111,8 @@ def migrate_store(options: Options, *, check: bool, to: int | None, json: bool) 
                 f"or bring it back with the newer one: {options.again(f'store migrate --to {schema.known}')}",
                 REFUSED,
             )
+        elif to is not None and to > schema.known:
+            raise CommandError(f"there is no schema {to}: this mognet knows none later than {schema.known}", REFUSED)
         elif not needed:
             text = f"schema {wanted} is up to date" if wanted == schema.known else f"it has schema {wanted}"
         elif check:
