@@ -177,7 +177,7 @@ class Hub:
     def _found(self, box: Box, record: Record | None) -> bool:
         """Whether there is a job to watch; if not, the watch ends."""
         if record is None:
-            box.end(ResultLost(box.want.top))
+            box.end(ResultLost(str(box.want.top)))
         elif box.want.root is not None and record.root not in (None, record.id):
             box.end(InvalidQuery(f"job {record.id} is no root: it belongs to the tree of {record.root}"))
         else:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -25,7 +22,7 @@ from mognet.outcomes import succeeded
 from mognet.records import Claim, Job, Query, Ticket, Token
 from proxy import Proxy
 from servers import Server
-from servers.rabbitmq import SCRIPTS, rabbitmq_server
+from servers.rabbitmq import rabbitmq_server, rabbitmqctl
 
 LEASE = 1000.0
 BACK = 5.0
@@ -193,10 +190,7 @@ async def test_memory_alarm_blocks_publishers_only(load: Load, node: tuple[Serve
     await load.submit(pair, 20)
 
     def limit(bytes: str) -> None:
-        server = node[0]
-        program = next(iter(sorted(Path("/").glob(f"{SCRIPTS[1:]}/rabbitmqctl"))), None) or shutil.which("rabbitmqctl")
-        command = [str(program), "-n", server._env["RABBITMQ_NODENAME"], "set_vm_memory_high_watermark", bytes]
-        subprocess.run(command, env=server._env, check=True, capture_output=True, timeout=60)
+        rabbitmqctl(node[0], "set_vm_memory_high_watermark", bytes)
 
     await asyncio.to_thread(limit, "0.0000001")
     try:

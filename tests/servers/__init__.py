@@ -53,14 +53,14 @@ class Server:
         self.folder = folder
         self._command = list(command)
         self._ready = ready
-        self._env = {**os.environ, **(env or {})}
+        self.env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and return when it answers."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, cwd=self.folder, start_new_session=True
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd=self.folder, start_new_session=True
             )
         until = time.monotonic() + START_SECONDS
         while not self._ready():

@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from servers import Server, find_binary, free_port, missing
 
 USER, PASSWORD = "mognet", "s3cret-canary"
 
 
-def _as_postgres() -> list[str]:
-    """The server does not run as root."""
+def as_postgres() -> list[str]:
+    """What runs a program as another user: servers refuse to run as root."""
     if os.geteuid() != 0:
         return []
     try:
@@ -33,7 +34,7 @@ def _as_postgres() -> list[str]:
 def postgres_server(folder: Path, *, auth: str = "scram-sha-256", **options: str) -> tuple[Server, str]:
     """A PostgreSQL that writes to disk before it answers, and its URL. Not started yet; others must be able to look into ``folder``."""
     initdb, postgres = (find_binary(name, f"/usr/lib/postgresql/*/bin/{name}") for name in ("initdb", "postgres"))
-    prefix, port, data = _as_postgres(), free_port(), folder / "data"
+    prefix, port, data = as_postgres(), free_port(), folder / "data"
     if prefix:
         shutil.chown(folder, "postgres")
     password = folder / "password"
@@ -46,16 +47,18 @@ def postgres_server(folder: Path, *, auth: str = "scram-sha-256", **options: str
     flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
     url = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/postgres"
 
-    def ready() -> bool:
-        import psycopg
+    return Server("postgres", [*prefix, postgres, "-D", str(data), *flags], folder, lambda: answers(url)), url
 
-        try:
-            with psycopg.connect(url, connect_timeout=2):
-                return True
-        except psycopg.Error:
-            return False
 
-    return Server("postgres", [*prefix, postgres, "-D", str(data), *flags], folder, ready), url
+def answers(url: str) -> bool:
+    """Whether a server lets us in."""
+    import psycopg
+
+    try:
+        with psycopg.connect(url, connect_timeout=2):
+            return True
+    except psycopg.Error:
+        return False
 
 
 @contextmanager
@@ -69,6 +72,21 @@ def own_postgres(**options: str) -> Iterator[tuple[Server, str]]:
         finally:
             server.resume()
             server.kill()
+
+
+def postgres_standby(folder: Path, primary: str) -> tuple[Server, str]:
+    """A standby that has copied the primary and follows it, and its URL. Not started yet."""
+    backup, postgres = (find_binary(name, f"/usr/lib/postgresql/*/bin/{name}") for name in ("pg_basebackup", "postgres"))
+    prefix, port, data = as_postgres(), free_port(), folder / "data"
+    if prefix:
+        shutil.chown(folder, "postgres")
+    copy = [*prefix, backup, "-D", str(data), "-d", primary, "--write-recovery-conf", "--checkpoint=fast"]
+    subprocess.run(copy, check=True, capture_output=True, cwd=folder)
+    parts = urlsplit(primary)
+    url = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
+    settings = {"port": str(port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "300"}
+    flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
+    return Server("postgres standby", [*prefix, postgres, "-D", str(data), *flags], folder, lambda: answers(url)), url
 
 
 @cache

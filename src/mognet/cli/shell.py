@@ -367,12 +367,23 @@ def store_info(context: typer.Context, format: FormatOption = Format.text, json:
 _CheckOption = Annotated[bool, typer.Option("--check", help="Only say whether that is needed: then the exit code is 1.")]
 
 
+_ToOption = Annotated[
+    int | None, typer.Option("--to", metavar="N", min=1, help="This version of the schema, also an older one; stop all workers first.")
+]
+
+
 @store_app.command("migrate")
-def store_migrate(context: typer.Context, check: _CheckOption = False, format: FormatOption = Format.text, json: JsonOption = False) -> int:
+def store_migrate(
+    context: typer.Context,
+    check: _CheckOption = False,
+    to: _ToOption = None,
+    format: FormatOption = Format.text,
+    json: JsonOption = False,
+) -> int:
     """Bring the database's schema up to date, as the first worker would."""
     from mognet.cli.store import migrate_store
 
-    return migrate_store(context.obj, check=check, json=json or format is Format.json)
+    return migrate_store(context.obj, check=check, to=to, json=json or format is Format.json)
 
 
 store_app.command("reindex")(store_reindex)

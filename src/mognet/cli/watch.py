@@ -126,7 +126,8 @@ class _Lines:
         words = [result.name or "-", short(result.id), result.state, amount(result.progress)]
         if result.done:
             words.append(took(result))
-            words.append(getattr(said := note(result, error), "text", said))
+            said = note(result, error)
+            words.append(said if isinstance(said, str) else said.text)
         elif result.progress is not None and result.progress.message:
             words.append(result.progress.message)
         print(" ".join(clean(word) for word in words if word), flush=True)

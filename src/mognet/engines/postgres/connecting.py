@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -30,6 +31,12 @@ from mognet.exceptions import ConnectionError, ImproperlyConfigured
 Connection = AsyncConnection[TupleRow]
 
 CONNECT_SECONDS = 10.0
+HOST_SECONDS = 3
+"""How long each of several hosts may take: one that is down says nothing at all."""
+
+_good: dict[str, tuple[str, str]] = {}
+"""By URL, the host that let us in last: of several, it is asked first."""
+
 STATEMENT_SECONDS = 25.0
 IDLE_IN_TRANSACTION_SECONDS = 15.0
 OLDEST = 130000
@@ -65,7 +72,10 @@ _ABOUT = """SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_i
 
 
 def connection_parameters(settings: Settings) -> dict[str, Any]:
-    """What is added to the URL where it says nothing else: a dead server is noticed, and of several hosts the primary is taken."""
+    """What is added to the URL where it says nothing else.
+
+    A dead server is noticed, of several hosts the primary is taken, and a certificate is checked where the URL says against what.
+    """
     given = conninfo_to_dict(settings.url)
     wanted: dict[str, Any] = {
         "application_name": "mognet",
@@ -77,9 +87,29 @@ def connection_parameters(settings: Settings) -> dict[str, Any]:
         "client_encoding": "UTF8",
         "gssencmode": "disable",
     }
-    if "," in str(given.get("host") or ""):
-        wanted["target_session_attrs"] = "read-write"
-    return {key: value for key, value in wanted.items() if key not in given}
+    if given.get("sslrootcert") and not os.environ.get("PGSSLMODE"):
+        wanted["sslmode"] = "verify-full"  # who names an authority wants to be sure; libpq's default would not even ask
+    hosts = _hosts(given)
+    if len(hosts) > 1:
+        wanted |= {"target_session_attrs": "read-write", "connect_timeout": HOST_SECONDS}
+    added = {key: value for key, value in wanted.items() if key not in given}
+    if len(hosts) > 1 and (good := _good.get(settings.url)) in hosts:
+        hosts.sort(key=lambda host: host != good)
+        added["host"], added["port"] = (",".join(each) for each in zip(*hosts, strict=True))
+    return added
+
+
+def _hosts(given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The hosts of a URL and their ports; none where it names addresses beside them."""
+    if "hostaddr" in given:
+        return []
+    hosts, ports = str(given.get("host") or "").split(","), [each or "5432" for each in str(given.get("port") or "").split(",")]
+    return list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False))
+
+
+def patience(settings: Settings) -> float:
+    """How many seconds it may take until one of all hosts lets us in."""
+    return max(CONNECT_SECONDS, len(_hosts(conninfo_to_dict(settings.url))) * HOST_SECONDS) + 1
 
 
 def doors(settings: Settings) -> list[Door]:
@@ -99,17 +129,19 @@ def doors(settings: Settings) -> list[Door]:
 
 async def connect(settings: Settings) -> tuple[Connection, bool]:
     """A connection that is ready for use, and whether a pooler stands between. Raises mognet's errors."""
-    opening = asyncio.ensure_future(_open(settings))
+    seconds = patience(settings)
     try:
-        async with asyncio.timeout(CONNECT_SECONDS + 1):
-            connection = await opening
+        async with asyncio.timeout(seconds):
+            connection = await _open(settings)
     except TimeoutError:
-        raise ConnectionError(f"PostgreSQL at {settings.shown} does not answer within {CONNECT_SECONDS:g} s") from None
+        raise ConnectionError(f"PostgreSQL at {settings.shown} does not answer within {seconds:g} s") from None
     except (psycopg.Error, OSError) as error:
         raise _explained(error, settings) from error
     guard = asyncio.get_running_loop().call_later(CONNECT_SECONDS, cut, connection)
     try:
-        return connection, await _set_up(connection, settings)
+        pooler = await _set_up(connection, settings)
+        _good[settings.url] = (connection.info.host, str(connection.info.port))
+        return connection, pooler
     except psycopg.Error as error:
         give_up(connection)
         raise _explained(error, settings) from error

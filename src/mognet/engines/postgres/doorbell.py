@@ -94,7 +94,7 @@ class Doorbell:
         self._closing = False
         self._pid = 0
         self.deaf = bool(settings.pooler)
-        """Whether a pooler stands between, through which nothing is heard."""
+        """Whether a pooler stands between: through it one can ring for others, and hears nothing."""
 
     # for the engine
 
@@ -139,8 +139,6 @@ class Doorbell:
     async def publish(self, signal: Signal) -> None:
         """Send a signal; returns when it is on its way."""
         self._exchange.publish(signal)
-        if self.deaf:
-            return
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._talk.append((signal, sent))
         self.start()
@@ -200,15 +198,14 @@ class Doorbell:
 
     async def _run(self) -> None:
         failures = 0
-        while not self._closing and not self.deaf:
+        while not self._closing:
             try:
                 connection, self.deaf = await connect(self._settings)
             except Exception as error:  # whatever keeps it from connecting, it tries for ever: the poll does its work meanwhile
                 failures = await self._stumble(failures, error)
                 continue
             try:
-                if not self.deaf:
-                    await self._serve(connection)
+                await self._serve(connection)
                 failures = 0
             except (psycopg.Error, MognetError, OSError) as error:
                 failures = await self._stumble(min(failures, 3), error)
@@ -285,6 +282,8 @@ class Doorbell:
     # listening
 
     def _wanted(self) -> frozenset[Kind]:
+        if self.deaf:  # what is listened to would stay with the server's session, which the pooler gives to others
+            return frozenset()
         bells = {Kind.BELL} if self._waiters or Kind.BELL in self._listening else set()
         return frozenset({kind for kind, number in self._subscribers.items() if number} | bells)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
+from mognet.engines.migrations import steps
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.statements import qualified
-from mognet.exceptions import ImproperlyConfigured
+
+PACKAGE = "mognet.engines.postgres"
 
 LOCK = 0x6D6F676E6574
 """The advisory lock under which a schema is changed; by transaction, so that it works behind a pooler."""
@@ -18,14 +18,7 @@ _CREATE = 'CREATE SCHEMA IF NOT EXISTS "mognet"'
 _VERSIONS = "CREATE TABLE IF NOT EXISTS mognet.version (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())"
 _READ = "SELECT max(version) FROM mognet.version"
 _WRITE = "INSERT INTO mognet.version (version) VALUES (%s)"
-_FORGET = "DELETE FROM mognet.version WHERE version = %s"
-
-
-def migrations(*, down: bool = False) -> dict[int, str]:
-    """The texts of all steps by the version that they lead to; ``down``: from which."""
-    folder = resources.files("mognet.engines.postgres").joinpath("migrations")
-    files = [each for each in folder.iterdir() if each.name.endswith(".sql") and each.name.endswith(".down.sql") == down]
-    return {int(each.name[:4]): each.read_text("utf-8") for each in files}
+_FORGET = "DELETE FROM mognet.version WHERE version > %s"
 
 
 async def schema_version(connection: Connection, schema: str) -> int:
@@ -38,36 +31,24 @@ async def schema_version(connection: Connection, schema: str) -> int:
     return int(row[0] or 0) if row is not None else 0
 
 
-async def migrate(connection: Connection, schema: str, target: int | None = None) -> None:
-    """Bring a schema up to date, or to an earlier version; one that is there needs no right to change it."""
-    ups, downs = migrations(), migrations(down=True)
-    target = len(ups) if target is None else target
-    version = await schema_version(connection, schema)
-    if version == target:
+async def migrate(connection: Connection, schema: str, wanted: int | None = None) -> None:
+    """Bring a schema to a version, the newest by default; one that has it needs no right to change anything."""
+    what = f"the schema {schema!r}"
+    if not steps(PACKAGE, what, await schema_version(connection, schema), wanted):
         return
-    _check(version, len(ups), schema)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s::int8)", (LOCK,))
         version = await schema_version(connection, schema)
-        _check(version, len(ups), schema)
         if version == 0:
             if not await _has_schema(connection, schema):
                 await connection.execute(_CREATE.replace("mognet", schema))
             await connection.execute(qualified(_VERSIONS, schema))
-        for number in range(version + 1, target + 1):
-            await connection.execute(qualified(ups[number], schema), prepare=False)
-            await connection.execute(qualified(_WRITE, schema), (number,))
-        for number in range(version, target, -1):
-            await connection.execute(qualified(downs[number], schema), prepare=False)
-            await connection.execute(qualified(_FORGET, schema), (number,))
-
-
-def _check(version: int, known: int, schema: str) -> None:
-    if version > known:
-        raise ImproperlyConfigured(
-            f"the schema {schema!r} has version {version}, and this mognet knows none later than {known}: "
-            "it was used by a newer mognet. Upgrade here, or name another one with ?schema="
-        )
+        for step in steps(PACKAGE, what, version, wanted):
+            await connection.execute(qualified(step.script, schema), prepare=False)
+            if step.version > version:
+                await connection.execute(qualified(_WRITE, schema), (step.version,))
+            else:
+                await connection.execute(qualified(_FORGET, schema), (step.version,))
 
 
 async def _has_schema(connection: Connection, schema: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
@@ -51,7 +50,6 @@ class Session(Generic[L]):
         """Why there is no link; None: there is one, or the first attempt is under way."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._context: ssl.SSLContext | None = None
         self._next = random.randrange(len(settings.addresses))
 
     @property
@@ -138,9 +136,8 @@ class Session(Generic[L]):
                 began = loop.time()
 
     async def _connect_to(self, address: Address) -> L:
-        if address.tls and self._context is None:
-            self._context = await asyncio.to_thread(self._settings.ssl_context)
-        wire = Wire(address, self._settings, self._context if address.tls else None, self._name)
+        context = await self._settings.tls.context(address.shown) if address.tls else None
+        wire = Wire(address, self._settings, context, self._name)
         link: L | None = None
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

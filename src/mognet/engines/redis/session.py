@@ -218,6 +218,8 @@ _MEANINGS = {
     "OOM": "has used up its memory: raise maxmemory, or let results expire sooner",
     "MOVED": "is a node of a cluster that serves other keys: use a redis+cluster:// URL",
     "CLUSTERDOWN": "is a node of a cluster that does not serve all keys at present",
+    "ASK": "is a node of a cluster that is just handing the app's keys to another one",
+    "TRYAGAIN": "is a node of a cluster that is just taking over the app's keys",
 }
 
 
