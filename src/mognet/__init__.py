@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mognet.registry import task
     from mognet.requests import Request
     from mognet.results import Result, ResultTree
+    from mognet.scope import metadata
     from mognet.services import ClassService
     from mognet.state import State
     from mognet.states import ResultState
@@ -38,6 +39,7 @@ __all__ = [
     "ResultTree",
     "Retry",
     "State",
+    "metadata",
     "task",
 ]
 
@@ -59,6 +61,7 @@ _HOMES = {
     "ResultTree": "results",
     "Retry": "exceptions",
     "State": "state",
+    "metadata": "scope",
     "task": "registry",
 }
 

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import functools
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from mognet.backend import ResultBackend
 from mognet.calling import Calling
-from mognet.codec import Call, loads
+from mognet.codec import Call, dump_metadata, loads
 from mognet.config import AppConfig
 from mognet.control import NodeStatus, QueueStats
 from mognet.exceptions import AttemptLost, ResultLost
@@ -126,6 +126,17 @@ class Context(Calling["Context"]):
         """The ids of the jobs above this one, outermost first."""
         return self._call.stack
 
+    @functools.cached_property
+    def labels(self) -> dict[str, Any]:
+        """The job's metadata as this attempt knows it: as it was claimed, with what the attempt has set since."""
+        labels: dict[str, Any] = loads(self._claim.record.metadata)
+        return labels
+
+    @property
+    def trace(self) -> Mapping[str, str]:
+        """The trace context that was in force where the job was submitted (``traceparent``, ``tracestate``); empty if there was none."""
+        return self._call.trace
+
     # children
 
     def _make_request(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request[Any]:
@@ -194,6 +205,7 @@ class Context(Calling["Context"]):
         """Merge keys into the job's metadata; ``request.metadata`` stays as it was. Raises :class:`InvalidMetadata`."""
         if not await self.app.result_backend.change_metadata(self.id, metadata, self.token):
             raise AttemptLost(f"the metadata of job {self.id} cannot be written: this attempt no longer owns the job")
+        self.labels.update(loads(dump_metadata(metadata)))
 
     # how far it is
 
@@ -269,6 +281,25 @@ class Context(Calling["Context"]):
             call.cancel()
 
 
+class Inherited(Mapping[str, Any]):
+    """Those keys of a job's metadata that its children inherit, as they are at each look."""
+
+    def __init__(self, context: Context, keys: Collection[str]) -> None:
+        self._context = context
+        self._keys = keys
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._context.labels[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._context.labels if key in self._keys)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class _FreeingSlot:
     """A backend whose waits free the slot of the job that waits."""
 
@@ -279,9 +310,9 @@ class _FreeingSlot:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    async def ended(self, id: UUID, *, timeout: float | None = None) -> tuple[Record, bytes | None]:
+    async def ended(self, id: UUID, *, known: Record | None = None, timeout: float | None = None) -> tuple[Record, bytes | None]:
         async with self._slot.waiting():
-            return await self._backend.ended(id, timeout=timeout)
+            return await self._backend.ended(id, known=known, timeout=timeout)
 
 
 def _deadline(call: Call) -> datetime | timedelta | None:

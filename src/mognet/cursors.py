@@ -22,6 +22,7 @@ def write_cursor(kind: Kind, identity: str, *parts: str | float) -> str:
 
 def read_cursor(kind: Kind, identity: str, cursor: str) -> list[Any]:
     """The parts of a cursor. Raises :class:`InvalidCursor` if it is none of this kind and store."""
+    parts: list[Any]
     try:
         if len(cursor) > MAX_CURSOR:
             raise ValueError("too long")
@@ -32,7 +33,7 @@ def read_cursor(kind: Kind, identity: str, cursor: str) -> list[Any]:
         raise InvalidCursor(f"{_shown(cursor)} is the cursor of another question than {kind}()")
     if where != identity:
         raise InvalidCursor(f"{_shown(cursor)} is the cursor of another app or store, or of one that was emptied since: begin without it")
-    return parts
+    return list(parts)
 
 
 def _shown(cursor: object) -> str:

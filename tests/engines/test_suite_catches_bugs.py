@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -17,20 +18,9 @@ from mognet.states import FINAL, ResultState
 from mognet.testing.conformance import APP, Bench, EngineConformance
 from mognet.testing.machine import prove
 
+from . import planted  # noqa: F401 - its bugs are registered by the import
 from .conftest import MemoryHarness
-
-BUGS: dict[type[MemoryEngine], str] = {}
-
-
-def caught_by(test: str) -> Any:
-    """A bug, and the name of a test that must not pass with it."""
-
-    def register(bug: type[MemoryEngine]) -> type[MemoryEngine]:
-        BUGS[bug] = test
-        return bug
-
-    return register
-
+from .planting import BUGS, caught_by
 
 # who holds what
 
@@ -410,6 +400,12 @@ async def run(bug: type[MemoryEngine], test: str) -> None:
     async with Bench(BuggyHarness(bug)) as bench:
         await getattr(EngineConformance(), test)(bench)
         await bench.check_leftovers()
+
+
+def test_no_test_hides_another() -> None:
+    """The suite is made of groups by inheritance: of two tests of one name, only one would run."""
+    names = Counter(name for group in EngineConformance.__mro__ for name in vars(group) if name.startswith("test"))
+    assert [name for name, number in names.items() if number > 1] == []
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)

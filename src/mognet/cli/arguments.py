@@ -9,11 +9,11 @@ COMMANDS: Mapping[str, frozenset[str]] = {
     "run": frozenset(),
     "call": frozenset(),
     "submit": frozenset(),
-    "tasks": frozenset({"list", "get", "tree", "watch", "revoke"}),
+    "tasks": frozenset({"list", "count", "get", "logs", "tree", "watch", "revoke", "retry", "delete"}),
     "queues": frozenset({"list", "purge"}),
     "nodes": frozenset({"status"}),
     "top": frozenset(),
-    "store": frozenset({"info", "migrate"}),
+    "store": frozenset({"info", "migrate", "reindex"}),
     "doctor": frozenset(),
     "demo": frozenset(),
 }

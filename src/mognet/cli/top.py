@@ -212,7 +212,7 @@ async def _look(desk: Desk, picture: Picture) -> None:
     picture.nodes = sorted(nodes, key=lambda node: node.node_id)
     picture.queues = await measure(desk.app, nodes)
     running = Query(states=frozenset({ResultState.RUNNING}), newest_first=True, limit=MOST_RUNNING)
-    picture.running = {result.id: result async for result in backend.find(running)}
+    picture.running = {result.id: result async for result in backend.search(running)}
     failures = Query(states=_FAILED, newest_first=True, limit=MOST_FAILURES, created_after=time.time() - RECENT)
-    picture.failures = {result.id: result async for result in backend.find(failures)}
+    picture.failures = {result.id: result async for result in backend.search(failures)}
     picture.errors = {id: picture.errors.get(id) or await result.error() for id, result in picture.failures.items()}

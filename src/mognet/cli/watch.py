@@ -45,7 +45,7 @@ async def watch_tasks(desk: Desk, ids: Iterable[str]) -> int:
     results = [await find(backend, id) for id in ids]
     if not results and not ids:
         running = Query(states=frozenset({ResultState.RUNNING, ResultState.SUSPENDED}), limit=MOST)
-        results = [result async for result in backend.find(running)]
+        results = [result async for result in backend.search(running)]
     if not results:
         desk.note("nothing runs")
         return OK

@@ -11,28 +11,30 @@ from typing import Any, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 from mognet.codec import pack_done
-from mognet.engine import DONE, GroupBy
+from mognet.engine import DONE
+from mognet.engines.knocking import Doors
 from mognet.engines.mailbox import Exchange
 from mognet.engines.redis import address, keys
+from mognet.engines.redis.indexing import Paths
+from mognet.engines.redis.reports import Reports
 from mognet.engines.redis.scripts import (
     DIGITS,
+    STALE,
     Arg,
     Script,
     hold,
     id_arg,
-    labels,
     make_record,
     micros,
     optional,
     script,
     unpack_ended,
 )
-from mognet.engines.redis.search import Searching
 from mognet.engines.redis.session import Session
 from mognet.engines.redis.waiting import Waiter, Waiters
 from mognet.exceptions import ImproperlyConfigured, InvalidMetadata, MognetError, NotConnected
 from mognet.outcomes import Change, Outcome
-from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.records import Claim, Job, Record, Signal, Swept, Token
 from mognet.states import FINAL, ResultState
 
 T = TypeVar("T")
@@ -60,13 +62,15 @@ class Claimed(NamedTuple):
     """Seconds until the next job of these queues will be due."""
 
 
-class RedisEngine:
+class RedisEngine(Reports):
     """An :class:`mognet.engine.Engine` on a Redis server. Many engines, in any number of processes, may share it."""
 
     def __init__(self, url: str, app: str = "app") -> None:
         self.app = app
         self.address: address.Address = address.parse(url)
-        self._start = keys.prefix(app)
+        super().__init__(keys.prefix(app))
+        self._doors = Doors(self.address.doors())
+        self._lookout = self._doors.lookout()
         self._pid = os.getpid()
         self._session: Session | None = None
         self._owned: set[asyncio.Task[Any]] = set()
@@ -81,7 +85,7 @@ class RedisEngine:
         self._exchange = Exchange()
         self._waiters = Waiters(name)
         self._bell, self._done = keys.bell(self._start, name), keys.done(self._start)
-        session = Session(self.address, self._start, self._hear, self._waiters.ring_all)
+        session = Session(self.address, self._doors, self._start, self._hear, self._waiters.ring_all)
         await session.open(self._bell)
         self._session = session
         return self
@@ -99,6 +103,10 @@ class RedisEngine:
             self._waiters.ring_all()
             await session.close()
 
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until the server is back (:func:`mognet.engine.until_back`)."""
+        return await self._lookout.wait(seconds)
+
     @property
     def _open(self) -> Session:
         if os.getpid() != self._pid:
@@ -110,7 +118,7 @@ class RedisEngine:
             raise NotConnected(f"the engine on {self.address.shown} is not open: use `async with`")
         return self._session
 
-    async def _run(self, name: str, *arguments: Arg) -> Any:
+    async def _run(self, name: str, /, *arguments: Arg) -> Any:
         return await self._safely(self._open.run(self._script(name), *arguments))
 
     @staticmethod
@@ -141,8 +149,13 @@ class RedisEngine:
         added: list[bool] = []
         for start in range(0, len(jobs), WHOLE):
             part = jobs[start : start + WHOLE]
-            arguments = [argument for job in part for argument in _job(job)]
-            answer = await self._open.run(self._script("submit"), int(enqueue), len(part), *arguments)
+            answer: Any = STALE
+            while answer == STALE:
+                paths = self._indexing.paths
+                arguments = [argument for job in part for argument in _job(job, paths)]
+                answer = await self._open.run(self._script("submit"), paths.version, int(enqueue), len(part), *arguments)
+                if answer == STALE:
+                    await self._indexing.ask()
             added += [each == 1 for each in answer]
         return added
 
@@ -273,13 +286,22 @@ class RedisEngine:
         value: bytes | None = await self._run("value", id_arg(id))
         return value
 
+    async def body(self, id: UUID) -> bytes | None:
+        body: bytes | None = await self._run("body", id_arg(id))
+        return body
+
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
         if change.token is not None and change.token.id != id:
             return None
         arguments: list[Arg] = [id_arg(id), hold(change.token), b"".join(DIGITS[state] for state in unless)]
         arguments += [b"" if change.state is None else DIGITS[change.state], int(change.descendants), micros(change.ttl)]
-        arguments += [int(change.tombstone), b"" if change.max_metadata is None else change.max_metadata, *labels(change.metadata or b"{}")]
-        answer, *rest = await self._run("update", *arguments)
+        arguments += [int(change.tombstone), b"" if change.max_metadata is None else change.max_metadata, optional(change.progress)]
+        arguments += [optional(change.body), micros(change.delay)]
+
+        async def attempt(paths: Paths) -> Any:
+            return await self._run("update", *arguments, paths.version, *paths.of_change(change.metadata or b"{}"))
+
+        answer, *rest = await self._indexing.current(attempt)
         if answer == b"large":
             raise InvalidMetadata(f"the job's metadata would grow to {rest[0]} bytes, more than max_metadata_size={change.max_metadata}")
         return make_record(id, rest[0]) if answer == b"ok" else None
@@ -290,12 +312,6 @@ class RedisEngine:
     async def _delete(self, ids: list[UUID]) -> int:
         parts = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
         return sum([await self._open.run(self._script("delete"), *map(id_arg, part)) for part in parts])
-
-    def search(self, query: Query) -> AsyncIterator[Record]:
-        return Searching(self._start, self._run).search(query)
-
-    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
-        return await Searching(self._start, self._run).count(query, by)
 
     # a running task's notes
 
@@ -357,9 +373,9 @@ class RedisEngine:
                 return Swept(recovered, expired, full, carried=carried, late=late)
 
 
-def _job(job: Job) -> list[Arg]:
+def _job(job: Job, paths: Paths) -> list[Arg]:
     """A job as ``submit.lua`` takes it."""
-    fields = labels(job.metadata)
+    fields = paths.of_job(job.metadata)
     token = b""
     if job.parent_token is not None:
         token = hold(job.parent_token) if job.parent_token.id == job.parent else b"-"

@@ -7,8 +7,11 @@ since 1970 by the server's clock, ids are 32 hexadecimal digits.
 key                     type           what
 ======================  =============  =========================================================================================
 ``job:ID``              hash           one job; its fields are in :data:`FIELDS`
-``meta:ID``             hash           its metadata: JSON text of the key -> JSON text of the value
-``body:ID``             string         its call, and once it has ended its value or error
+``meta:ID``             hash           its metadata: JSON text of the key -> JSON text of the value; number of an indexed path -> label
+                                       of the value there; ``p`` -> its progress
+``body:ID``             string         its call; once it has succeeded, its value
+``value:ID``            string         what it left, if it ended otherwise
+``log:ID``              list           the last lines that it logged
 ``notes:ID``            hash           the notes of its attempts
 ``ready:QUEUE``         sorted set     jobs that are due, best first; a member is arrival, priority and id in one
 ``later:QUEUE``         sorted set     jobs that are not, by due time; the same members
@@ -22,10 +25,15 @@ key                     type           what
 ``tree:ID``             sorted set     the jobs below a topmost job, by creation
 ``ids``                 sorted set     all ids, in their order
 ``counts``              hash           how many jobs there are of a state, in line or not, a queue and a name
-``seq``                 string         the last number of arrival; the only key that stays when all jobs are gone
+``paths``               hash           paths in the metadata that are indexed -> their numbers, with a ``?`` until the index is whole
+``has:NUMBER``          sorted set     the index of a path: jobs that have a value there; a member is label, NUL, creation and id in one
+``changes``             sorted set     the jobs that have changed, by the number of the last change; only while ``watched``
+``app``                 hash           what is known of the app as a whole; its fields are in :data:`APP_FIELDS`
+``seq``                 string         the last number of arrival; this and ``app`` stay when all jobs are gone
 ======================  =============  =========================================================================================
 
-Channels: ``sig:CHANNEL`` carries what is published, ``done`` the ends of jobs, ``bell:ENGINE`` rings for one engine object.
+Channels: ``sig:CHANNEL`` carries what is published (``sig:changed`` rings while ``watched``), ``done`` the ends of jobs, ``bell:ENGINE``
+rings for one engine object.
 """
 
 from __future__ import annotations
@@ -54,20 +62,32 @@ FIELDS = {
     "l": "label",
     "y": "lifetime set by hand",
     "x": "when it expires",
-    "m": "1: it has metadata",
+    "h": "its place in the batch in which it came",
+    "m": "1: there is something in ``meta:ID``, 2: labels, too",
     "k": "the token that holds it: its start and its holder",
     "e": "its place in the order of arrival",
     "i": "1: it is in line, 2: a broker carries it",
     "v": "when its value expires",
     "g": "it has notes; when they expire, or 0",
-    "h": "its place in the batch in which it came",
     "z": "its latest moment",
     "j": "how long its record lives if that passes",
+    "G": "how many lines it has logged",
 }
 """The fields of a job's hash, in the order in which the scripts answer them (``lua/common.lua`` has the same list)."""
 
-RECORD = 18
-"""So many of them are what a reader gets."""
+RECORD = 19
+"""So many of them are what a reader gets, and behind them its progress, if any."""
+
+APP_FIELDS = {
+    "identity": "a random text, to know what belongs elsewhere",
+    "paths": "the version of the declaration: another random text whenever ``paths`` changes",
+    "numbers": "the last number that a path got",
+    "walk": "how far those who bring the indexes up to date have come: score and id; only while there is something to do",
+    "watched": "until when notes of changes are taken",
+    "changes": "the last number of a change",
+    "floor": "the number of the first change since which notes are taken without a gap",
+}
+"""The fields of the hash of the app."""
 
 
 def prefix(app: str) -> Prefix:
@@ -109,3 +129,8 @@ def children(start: Prefix, id: bytes) -> Key:
 def tree(start: Prefix, id: bytes) -> Key:
     """The set of the jobs below a root."""
     return Key(b"%btree:%b" % (start, id))
+
+
+def index(start: Prefix, number: bytes) -> Key:
+    """The index of a path in the metadata."""
+    return Key(b"%bhas:%b" % (start, number))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, NamedTuple, Protocol
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from mognet.engine import GroupBy
+from mognet.codec import has_metadata, labels
+from mognet.engine import METADATA
 from mognet.engines.redis import keys
-from mognet.engines.redis.scripts import DIGITS, STATES, Arg, id_arg, make_record, micros, optional
-from mognet.records import Query, Record
+from mognet.engines.redis.indexing import Indexing, Paths
+from mognet.engines.redis.scripts import DIGITS, STATES, Arg, Run, id_arg, make_record, micros, optional
+from mognet.records import Place, Query, Record
 from mognet.states import FINAL, ResultState
 
 CHUNK = 250
@@ -19,11 +22,11 @@ CHUNK = 250
 SELECTIVE = 4
 """Digits of an id from which on the set of all ids is the better way in."""
 
+MANY = 100
+"""Labels up to which an index is a way in."""
 
-class Run(Protocol):
-    """Runs a script."""
-
-    def __call__(self, name: str, /, *arguments: Arg) -> Awaitable[Any]: ...
+FIRST = (b"", b"")
+"""The place before all others: score and id."""
 
 
 class Count(NamedTuple):
@@ -39,88 +42,131 @@ class Count(NamedTuple):
 class Searching:
     """The search and the count of one engine."""
 
-    def __init__(self, start: keys.Prefix, run: Run) -> None:
+    def __init__(self, start: keys.Prefix, run: Run, indexing: Indexing) -> None:
         self._start = start
         self._run = run
+        self._indexing = indexing
+
+    # records
 
     async def search(self, query: Query) -> AsyncIterator[Record]:
         """The records that match, by creation."""
         left = query.limit
-        if left is not None and left <= 0:
+        if is_void(query) or (left is not None and left <= 0):
             return
-        if query.id_prefix is not None and re.fullmatch("[0-9a-f]{0,32}", query.id_prefix) is None:
-            return
-        if query.id_prefix is not None and len(query.id_prefix) >= SELECTIVE and not query.in_line:
-            ids = self._with_prefix(query.id_prefix)
-            for record in (await self._among([id async for id in ids], query))[:left]:
+        if _is_selective(query):
+            known = [record async for record in self._among(query) if query.after is None or _is_behind(record, query.after, query)]
+            for record in sorted(known, key=lambda record: record.stand, reverse=query.newest_first)[:left]:
                 yield record
             return
-        from_, after = b"", b""
-        while True:
-            most = CHUNK if left is None else min(CHUNK, left)
-            more, from_, after, rows = await self._run("search", *self._arguments(query, from_, after, most))
-            for id, row in zip(rows[::2], rows[1::2], strict=True):
-                yield make_record(UUID(id.decode()), row)
-            left = None if left is None else left - len(rows) // 2
-            if not more or (left is not None and left <= 0):
-                return
+        place: Sequence[bytes] = FIRST if query.after is None else _score(query.after)
+        more: Any = 1
+        while more and (left is None or left > 0):
+            more, *place, rows = await self._stretch(query, place, left)
+            for record in records_of(rows, query):
+                yield record
+                left = None if left is None else left - 1
+                if left == 0:
+                    break
 
-    def _arguments(self, query: Query, from_: bytes, after: bytes, most: int) -> list[Arg]:
-        low = b"-inf" if query.created_after is None else b"(" + micros(query.created_after)
-        high = b"+inf" if query.created_before is None else b"(" + micros(query.created_before)
-        parent = b"" if query.parent is None else id_arg(query.parent)
-        root = b"" if query.root is None else id_arg(query.root)
-        states = b"".join(DIGITS[state] for state in query.states)
-        arguments: list[Arg] = [int(query.newest_first), low, high, from_, after, most, states]
-        arguments += [optional(query.name), optional(query.queue), optional(query.node), parent, root, (query.id_prefix or "").encode()]
-        arguments.append(int(query.in_line))
+    async def _stretch(self, query: Query, place: Sequence[bytes], left: int | None, by: str = "") -> Any:
+        """The next records, or how many there are of each group; nothing: they cannot be counted at the server."""
+        path = by.removeprefix(METADATA) if by.startswith(METADATA) else None
+
+        async def attempt(paths: Paths) -> Any:
+            judged = all(wanted.path in paths.whole for wanted in query.metadata)
+            if by and not (judged and (path is None or path in paths.whole)):
+                return ()
+            most = min(CHUNK, left) if left is not None and judged else CHUNK
+            version = b"-" if path is None and not query.metadata else paths.version
+            group = by.encode() if path is None else paths.numbers[path]
+            asked = [*conditions(query, paths), *self._ways(query, paths)]
+            return await self._run("search", version, int(query.newest_first), *place, most, group, *asked)
+
+        return await self._indexing.current(attempt)
+
+    def _ways(self, query: Query, paths: Paths) -> list[Arg]:
+        """A job that stands beside the ways (or none), and the ways to all the others."""
         unfinished, finished = keys.by_creation(self._start)
-        if parent:
-            return [*arguments, b"", keys.children(self._start, parent)]
-        if root:
-            return [*arguments, root, keys.tree(self._start, root)]
-        if query.in_line or (query.states and not query.states & FINAL):
-            return [*arguments, b"", unfinished]
-        if query.states and query.states <= FINAL:
-            return [*arguments, b"", finished]
-        return [*arguments, b"", unfinished, finished]
+        top = b""
+        if query.parent is not None:
+            sets = [keys.children(self._start, id_arg(query.parent))]
+        elif query.root is not None:
+            top = id_arg(query.root)
+            sets = [keys.tree(self._start, top)]
+        elif query.in_line or (query.states and not query.states & FINAL):
+            sets = [unfinished]
+        elif query.states and query.states <= FINAL:
+            sets = [finished]
+        else:
+            sets = [unfinished, finished]
+        ways: list[list[Arg]] = [[item for each in sets for item in (each, b"")]]
+        for wanted in query.metadata:
+            if wanted.path in paths.whole and len(wanted.labels) <= MANY:
+                index = keys.index(self._start, paths.numbers[wanted.path])
+                ways.append([item for label in wanted.labels for item in (index, label)])
+        return [top, len(ways), *(item for way in ways for item in (len(way) // 2, *way))]
 
-    async def _with_prefix(self, prefix: str) -> AsyncIterator[bytes]:
+    async def _among(self, query: Query) -> AsyncIterator[Record]:
+        """Those that match of the jobs that are found by id or by family, in no order."""
+        # How they were found says that they are below.
+        rest = query._replace(under=None)
+
+        def ask(ids: list[bytes]) -> Callable[[Paths], Awaitable[Any]]:
+            return lambda paths: self._run("among", paths.version if query.metadata else b"-", *conditions(rest, paths), *ids)
+
+        async for ids in self._with_prefix(query.id_prefix or "") if query.under is None else self._below(query.under):
+            for record in records_of(await self._indexing.current(ask(ids)), query):
+                yield record
+
+    async def _with_prefix(self, prefix: str) -> AsyncIterator[list[bytes]]:
         last = b""
-        while ids := await self._run("prefix", prefix.encode(), 10 * CHUNK, last):
-            for id in ids:
-                yield id
+        while ids := await self._run("prefix", prefix.encode(), CHUNK, last):
+            yield ids
             last = ids[-1]
 
-    async def _among(self, ids: list[bytes], query: Query) -> list[Record]:
-        """Those of these jobs that match, by creation."""
-        found: list[Record] = []
-        for start in range(0, len(ids), CHUNK):
-            part = ids[start : start + CHUNK]
-            rows = await self._run("get", *part)
-            found += [make_record(UUID(id.decode()), row) for id, row in zip(part, rows, strict=True) if row is not None]
-        matching = [record for record in found if _matches(record, query)]
-        return sorted(matching, key=lambda record: record.created, reverse=query.newest_first)
+    async def _below(self, top: UUID) -> AsyncIterator[list[bytes]]:
+        """A job, and all below it as far as records lead; ids that are used again may make a circle."""
+        todo = [id_arg(top)]
+        seen = set(todo)
+        yield todo[:]
+        while todo:
+            family = Query(parent=UUID(todo.pop().decode()))
+            children = [id async for record in self.search(family) if (id := id_arg(record.id)) not in seen]
+            seen.update(children)
+            for start in range(0, len(children), CHUNK):
+                part = children[start : start + CHUNK]
+                yield part
+                todo += [id for id, has in zip(part, await self._run("parents", *part), strict=True) if has]
 
-    async def count(self, query: Query, by: GroupBy) -> dict[str, int]:
-        """How many records match, by state, queue or name."""
-        query = query._replace(limit=None, newest_first=False)
-        groups: dict[str, int] = {}
-        if query == Query(states=query.states, name=query.name, queue=query.queue, in_line=query.in_line):
-            for state, lined, queue, name, number in await self._counts():
-                if (
-                    (lined or not query.in_line)
-                    and (not query.states or state in query.states)
-                    and query.name in (None, name)
-                    and query.queue in (None, queue)
-                ):
-                    group = {"state": str(state), "queue": queue, "name": name or ""}[by]
-                    groups[group] = groups.get(group, 0) + number
-            return groups
+    # counts
+
+    async def count(self, query: Query, by: str) -> dict[str, int]:
+        """How many records match, by state, queue or name, or by a value in their metadata."""
+        query = query._replace(limit=None, newest_first=False, after=None)
+        path = by.removeprefix(METADATA) if by.startswith(METADATA) else None
+        if is_void(query):
+            return {}
+        if path is None and query == Query(states=query.states, name=query.name, queue=query.queue, in_line=query.in_line):
+            return await self._known(query, by)
+        used = {wanted.path for wanted in query.metadata} | ({path} if path is not None else set())
+        if used <= await self._indexing.whole(used) and not _is_selective(query):
+            groups = await self._values(path) if path is not None and query == Query() else await self._grouped(query, by)
+            if groups is not None:
+                return groups
+        counter = Counter[str]()
         async for record in self.search(query):
-            group = str(getattr(record, by) or "")
-            groups[group] = groups.get(group, 0) + 1
-        return groups
+            counter[_group(record, by, path)] += 1
+        return dict(counter)
+
+    async def _known(self, query: Query, by: str) -> dict[str, int]:
+        """From the numbers that are kept."""
+        counter = Counter[str]()
+        for state, lined, queue, name, number in await self._counts():
+            fits = (lined or not query.in_line) and (not query.states or state in query.states)
+            if fits and query.name in (None, name) and query.queue in (None, queue):
+                counter[{"state": str(state), "queue": queue, "name": name or ""}[by]] += number
+        return dict(counter)
 
     async def _counts(self) -> list[Count]:
         answer = await self._run("count")
@@ -134,15 +180,80 @@ class Searching:
             counts.append(Count(STATES[int(field[:1])], field[1:2] == b"1", queue.decode("utf-8", "surrogatepass"), known, int(number)))
         return counts
 
+    async def _values(self, path: str) -> dict[str, int] | None:
+        """By an index, of all records; None: it is given up just now."""
 
-def _matches(record: Record, query: Query) -> bool:
-    return (
-        (not query.states or record.state in query.states)
-        and query.name in (None, record.name)
-        and query.queue in (None, record.queue)
-        and query.node in (None, record.node)
-        and query.parent in (None, record.parent)
-        and query.root in (None, record.root)
-        and (query.created_after is None or record.created > query.created_after)
-        and (query.created_before is None or record.created < query.created_before)
-    )
+        async def attempt(paths: Paths) -> Any:
+            return await self._run("values", paths.version, paths.numbers[path], last) if path in paths.whole else ()
+
+        groups: dict[str, int] = {}
+        more, total, last = 1, 0, b""
+        while more:
+            answer = await self._indexing.current(attempt)
+            if answer == ():
+                return None
+            if answer is not None:
+                more, total, found = answer
+                groups.update((label.decode(), number) for label, number in zip(found[::2], found[1::2], strict=True))
+                last = found[-2] if found else last
+        without = total - sum(groups.values())
+        return groups | {"": without} if without > 0 else groups
+
+    async def _grouped(self, query: Query, by: str) -> dict[str, int] | None:
+        """By looking at the records at the server; None: an index that it needs is given up just now."""
+        counter = Counter[str]()
+        place: Sequence[bytes] = FIRST
+        more: Any = 1
+        while more:
+            answer = await self._stretch(query, place, None, by)
+            if answer == ():
+                return None
+            more, *place, found = answer
+            for name, number in zip(found[::2], found[1::2], strict=True):
+                counter[str(STATES[int(name)]) if by == "state" else name.decode("utf-8", "surrogatepass")] += number
+        return dict(counter)
+
+
+def conditions(query: Query, paths: Paths) -> list[Arg]:
+    """A query as ``finding.lua`` takes it; what that cannot judge is left out."""
+    judged = [wanted for wanted in query.metadata if wanted.path in paths.whole]
+    ids = [b"" if id is None else id_arg(id) for id in (query.parent, query.root, query.under)]
+    low = b"-inf" if query.created_after is None else b"(" + micros(query.created_after)
+    high = b"+inf" if query.created_before is None else b"(" + micros(query.created_before)
+    states = b"".join(DIGITS[state] for state in query.states)
+    asked: list[Arg] = [states, optional(query.name), optional(query.queue), optional(query.node), *ids]
+    asked += [(query.id_prefix or "").encode(), low, high, int(query.in_line), len(judged)]
+    for wanted in judged:
+        asked += [paths.numbers[wanted.path], len(wanted.labels), *wanted.labels]
+    return asked
+
+
+def is_void(query: Query) -> bool:
+    """Whether nothing can match."""
+    prefix = query.id_prefix is not None and re.fullmatch("[0-9a-f]{0,32}", query.id_prefix) is None
+    return prefix or not all(wanted.labels for wanted in query.metadata)
+
+
+def _is_selective(query: Query) -> bool:
+    """Whether its jobs are better found by id or by family, and then put in order."""
+    return query.under is not None or (query.id_prefix is not None and len(query.id_prefix) >= SELECTIVE and not query.in_line)
+
+
+def _is_behind(record: Record, place: Place, query: Query) -> bool:
+    return record.stand < place if query.newest_first else record.stand > place
+
+
+def _score(place: Place) -> tuple[bytes, bytes]:
+    return b"%d" % (round(place.created * 1_000_000) + place.place), id_arg(place.id)
+
+
+def records_of(rows: Sequence[Any], query: Query) -> list[Record]:
+    """The records of ids and rows, as far as their metadata matches: the server judges by indexes that are whole, and leaves the rest."""
+    records = [make_record(UUID(id.decode()), row) for id, row in zip(rows[::2], rows[1::2], strict=True)]
+    return [record for record in records if has_metadata(record.metadata, query.metadata)] if query.metadata else records
+
+
+def _group(record: Record, by: str, path: str | None) -> str:
+    if path is not None:
+        return labels(record.metadata, [path]).get(path, b"").decode()
+    return str(getattr(record, by) or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sqlite3
@@ -9,16 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import resources
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from mognet.codec import has_metadata, labels
+from mognet.engines.migrations import Step, steps
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
+from mognet.records import Wanted
 
 T = TypeVar("T")
 
 Synchronous = Literal["full", "normal"]
+
+PACKAGE = "mognet.engines.sql"
 
 APPLICATION_ID = 0x6D6F676E
 """What our files carry in their header: "mogn"."""
@@ -31,6 +37,20 @@ PATIENCE = 30.0
 
 WAL_KEPT = 16 * 1024 * 1024
 """Bytes to which the write-ahead log is cut when it starts anew."""
+
+
+@lru_cache(maxsize=64)
+def _wanted(conditions: str) -> list[Wanted]:
+    return [Wanted(path, frozenset(label.encode() for label in labels)) for path, labels in json.loads(conditions)]
+
+
+def _has_metadata(metadata: bytes, conditions: str) -> bool:
+    return has_metadata(metadata, _wanted(conditions))
+
+
+def _metadata_label(metadata: bytes, path: str) -> bytes | None:
+    return labels(metadata, [path]).get(path)
+
 
 _PRAGMAS = (
     "foreign_keys = OFF",
@@ -46,6 +66,9 @@ _PRAGMAS = (
     # Waiting is ours: SQLite sleeps for up to 100 ms at a time.
     "busy_timeout = 0",
 )
+
+FUNCTIONS = {"has_metadata": _has_metadata, "metadata_label": _metadata_label}
+"""What statements may call that look through metadata without an index."""
 
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
@@ -153,8 +176,8 @@ def patiently(attempt: Callable[[], T], patience: float = PATIENCE) -> T:
         pause = min(pause * 1.5, 0.005)
 
 
-def open_file(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
-    """A connection to our file, which is made or brought up to date first if need be."""
+def open_file(path: Path, synchronous: Synchronous, version: int | None = None) -> sqlite3.Connection:
+    """A connection to our file, which is made or brought up to date first if need be; or to another version of its schema."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise ImproperlyConfigured(f"SQLite {sqlite3.sqlite_version} is too old: mognet needs {'.'.join(map(str, OLDEST_SQLITE))} or newer")
     with _creating:
@@ -163,7 +186,7 @@ def open_file(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     try:
         with explained(path):
             _check_owner(connection, path)
-            _migrate(connection, path)
+            _migrate(connection, path, version)
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
     except BaseException:
@@ -196,6 +219,8 @@ def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     with explained(path):
         connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False, cached_statements=512)
         try:
+            for name, function in FUNCTIONS.items():
+                connection.create_function(name, 2, function, deterministic=True)
             for pragma in (*_PRAGMAS, f"synchronous = {synchronous.upper()}"):
                 # Even a setting reads the file, which may be locked by one who recovers its log.
                 patiently(lambda pragma=pragma: connection.execute(f"PRAGMA {pragma}").close())  # type: ignore[misc]
@@ -217,33 +242,22 @@ def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
         raise ImproperlyConfigured(f"{path} is the database of another program: name another file")
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    steps = sorted(
-        (file for file in resources.files("mognet.engines.sql").joinpath("migrations").iterdir() if file.name.endswith(".sql")),
-        key=lambda file: file.name,
-    )
-    newest = int(steps[-1].name[:4])
-
-    def version() -> int:
-        number = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if number > newest:
-            raise ImproperlyConfigured(
-                f"{path} was written by a newer mognet (schema {number}, this one knows {newest}): upgrade mognet, or name another file"
-            )
-        return number
+def _migrate(connection: sqlite3.Connection, path: Path, wanted: int | None) -> None:
+    def needed() -> list[Step]:
+        return steps(PACKAGE, str(path), int(connection.execute("PRAGMA user_version").fetchone()[0]), wanted)
 
     def begin() -> None:
         connection.execute("BEGIN IMMEDIATE")
 
-    if patiently(version) == newest:
+    if not patiently(needed):
         return
     patiently(begin)
     try:
-        for step in steps[version() :]:
-            for statement in step.read_text().split(";\n"):
+        for step in needed():
+            for statement in step.script.split(";\n"):
                 connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {step.version}")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {newest}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

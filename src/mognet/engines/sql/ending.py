@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from mognet.engines.sql import changes, labels
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.session import INLINE, NUMBERS, Row, Session, dump, make_record
 from mognet.outcomes import Outcome
@@ -35,6 +36,7 @@ def end_trees(session: Session, tops: Sequence[tuple[int, float | None]]) -> Cal
         tree = session.json(sql.UNFINISHED_TREE, session.app, seq, session.now)
         end(session, ResultState.REVOKED, tree, ttl)
         ended.update(tree)
+    changes.note(session, sorted(ended))
     if not ended or not session.ears.expected():
         return lambda: None
     cursor = session.open(sql.RECORDS, session.app, dump(ended))
@@ -69,6 +71,8 @@ def _end_with(session: Session, values: Sequence[tuple[int, bytes | None]], how:
 def remove(session: Session, seqs: Sequence[int]) -> None:
     """Delete jobs with all that belongs to them."""
     rows = dump(seqs)
+    labels.remove(session, seqs)
     session.run(sql.DROP_CONTENTS, dump([key(seq) for seq in seqs for key in (body_key, value_key)]))
     session.run(sql.DROP_NOTES, rows)
+    session.run(sql.DROP_LOGS, rows)
     session.run(sql.DROP_JOBS, session.app, rows)

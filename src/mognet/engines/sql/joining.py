@@ -27,6 +27,9 @@ class NoEars:
         """Nobody waits."""
         return False
 
+    def tell_changed(self) -> None:
+        """Nobody is told."""
+
 
 def submit_over(
     connection: Any, file: Path, number_of: Callable[[sqlite3.Connection], int], clock: Callable[[], float], jobs: Sequence[Job]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 from uuid import UUID
 
-from mognet.engines.sql import ending
+from mognet.engines.sql import changes, ending
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.session import NUMBERS, Finish, Operation, Row, Session, dump, id_list, make_record, make_uuid, token_list
 from mognet.outcomes import Again, Outcome
@@ -52,6 +52,7 @@ def claim(node: str, queues: Collection[str], limit: int, lease: float, ids: Col
         secret, picked = secrets.token_hex(8), dump(seqs)
         cursor = session.open(sql.CLAIMED, session.app, picked)
         session.run(sql.CLAIM, session.app, secret, node, session.now, session.now + lease, picked)
+        changes.note(session, seqs)
 
         def finish() -> Claimed:
             rows = cursor.fetchall()
@@ -171,6 +172,7 @@ def settle(outcomes: Sequence[Outcome]) -> Operation[list[Record | None]]:
             ending.settle(session, ends, [hold.seq for hold in holds.values() if hold.large])
         if len(ends) < len(holds):
             _again(session, [(hold.seq, outcomes[n]) for n, hold in sorted(holds.items()) if outcomes[n].again is not None])
+        changes.note(session, [hold.seq for hold in holds.values()])
         read = _answer(session, outcomes, holds, records)
 
         def finish() -> list[Record | None]:

@@ -7,13 +7,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 from mognet.codec import merge_metadata
+from mognet.engines.sql import changes, labels
 from mognet.engines.sql import statements as sql
-from mognet.engines.sql.ending import end, remove
-from mognet.engines.sql.session import Finish, Operation, Session, dump, expired, id_list, make_record
+from mognet.engines.sql.ending import body_key, end, remove, value_key
+from mognet.engines.sql.session import INLINE, Finish, Operation, Session, dump, expired, id_list, make_record
 from mognet.engines.sql.submitting import bury
 from mognet.outcomes import Change
 from mognet.records import Record, Token
-from mognet.states import FINAL, ResultState
+from mognet.states import FAILED, FINAL, ResultState
 
 
 class Found(NamedTuple):
@@ -46,6 +47,16 @@ def value(id: UUID) -> Operation[bytes | None]:
 
     def work(session: Session) -> Finish[bytes | None]:
         row = session.one(sql.VALUE, session.app, id.bytes, session.now)
+        return lambda: None if row is None else row[0]
+
+    return work
+
+
+def body(id: UUID) -> Operation[bytes | None]:
+    """The call of a job that has not succeeded."""
+
+    def work(session: Session) -> Finish[bytes | None]:
+        row = session.one(sql.BODY, session.app, id.bytes, session.now)
         return lambda: None if row is None else row[0]
 
     return work
@@ -113,6 +124,8 @@ def update(id: UUID, change: Change, unless: Collection[ResultState]) -> Operati
             return lambda: None
         if found.record.state in unless:
             return lambda: found.record
+        if change.body is not None:
+            return _rerun(session, found, change, change.body)
         ended = _apply(session, found, change)
         cursor = session.open(sql.RECORDS, session.app, dump({found.seq, *(ended if session.ears.expected() else ())}))
 
@@ -142,8 +155,10 @@ def _apply(session: Session, found: Found, change: Change) -> list[int]:
     """Write the change; answer the rows of the jobs that it ended."""
     seq, record = found.seq, found.record
     ended: list[int] = []
-    if change.metadata is not None:
-        session.run(sql.MERGE, seq, merge_metadata(record.metadata, change.metadata, change.max_metadata))
+    changed = _merge(session, found, change)
+    if change.progress is not None:
+        session.run(sql.PROGRESS, seq, change.progress)
+        changed = True
     if change.state in FINAL:
         if change.descendants:
             ended = session.json(sql.UNFINISHED_TREE, session.app, seq, session.now)
@@ -155,6 +170,43 @@ def _apply(session: Session, found: Found, change: Change) -> list[int]:
         session.run(sql.SET_TTL, seq, change.ttl, session.now)
     if change.state is ResultState.SUSPENDED and record.state is ResultState.RUNNING:
         session.run(sql.SUSPEND, seq)
+        changed = True
     elif change.state is ResultState.RUNNING and record.state is ResultState.SUSPENDED:
         session.run(sql.RESUME, seq)
+        changed = True
+    changes.note(session, [*([seq] if changed and seq not in ended else []), *ended])
     return ended
+
+
+def _merge(session: Session, found: Found, change: Change) -> bool:
+    """Put the change's metadata over the job's. False: there is nothing new in it."""
+    if change.metadata is None:
+        return False
+    old, new = found.record.metadata, merge_metadata(found.record.metadata, change.metadata, change.max_metadata)
+    if new == old:
+        return False
+    session.run(sql.MERGE, found.seq, new)
+    labels.change(session, found.seq, old, new)
+    return True
+
+
+def _rerun(session: Session, found: Found, change: Change, body: bytes) -> Finish[Record]:
+    """A new series of attempts for a job that ended without a value."""
+    seq, record = found.seq, found.record
+    if record.state not in FAILED or record.name is None:
+        return lambda: record
+    _merge(session, found, change)
+    arrival = session.last().seq + 1
+    session.run(sql.SET_LAST, session.app, arrival)
+    session.run(sql.DROP_CONTENTS, dump([body_key(seq), value_key(seq)]))
+    session.run(sql.RERUN, session.app, seq, session.now + change.delay, arrival, body if len(body) <= INLINE else None)
+    if len(body) > INLINE:
+        session.blocks(sql.put_contents, [(body_key(seq), body)])
+    changes.note(session, [seq])
+    cursor = session.open(sql.RECORDS, session.app, dump([seq]))
+
+    def finish() -> Record:
+        session.ears.ring({record.queue})
+        return make_record(cursor.fetchall()[0][1:])
+
+    return finish

@@ -8,14 +8,17 @@ collected from the line, the leases, and what brokers carry.
 # ruff: noqa: S608 - the texts are put together from constants and numbers only
 from __future__ import annotations
 
+import json
 import re
 from array import array
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from mognet.engine import GroupBy
+from mognet.engine import METADATA, GroupBy
 from mognet.engines.sql.session import NUMBERS, Finish, Operation, Row, Session, dump, make_record
 from mognet.engines.sql.statements import APP_BITS, RECORD
-from mognet.records import Query, Record
+from mognet.records import Query, Record, Wanted
 from mognet.states import FINAL, ResultState
 
 STRETCH = 5_000
@@ -31,11 +34,16 @@ SELECTIVE = 4
 """Digits of an id from which on the index of ids is the better way in."""
 
 
+FEW = 4
+"""As many times the records that are asked for are collected at first, where an index leads to them."""
+
+
 class Start(NamedTuple):
-    """How far a look has come: the last row, and those that were collected and come next."""
+    """How far a look has come: the last row, those that were collected and come next, and how many to collect then."""
 
     seq: int
     rows: array[int] = array("q")
+    collect: int = COLLECTED
 
 
 class Page(NamedTuple):
@@ -55,6 +63,18 @@ class Condition(NamedTuple):
 Ways = list[tuple[str, Condition]]
 """Tables, by which index, and ranges of them."""
 
+_UNDER = """
+WITH RECURSIVE tree(id) AS (
+    SELECT ?
+    UNION
+    SELECT job.id FROM tree CROSS JOIN job ON job.app = ? AND job.parent = tree.id WHERE job.expires IS NULL OR job.expires > ?)
+SELECT job.seq FROM tree CROSS JOIN job ON job.app = ? AND job.id = tree.id"""
+
+_HELD = frozenset({ResultState.RUNNING, ResultState.SUSPENDED})
+
+MOST_LABELS = 400
+"""Values whose ranges one statement merges; SQLite's limit for compound statements is 500."""
+
 TABLE = "job NOT INDEXED"
 LINE, CARRIED, LEASES = "job INDEXED BY job_line", "job INDEXED BY job_carried", "job INDEXED BY job_lease"
 
@@ -66,16 +86,24 @@ class Plan:
         self.session = session
         self.newest_first = query.newest_first
         self.order = "ORDER BY seq DESC" if query.newest_first else "ORDER BY seq"
-        conditions = _conditions(query)
-        self.way = next(name for name in ("id_prefix", "parent", "root", "open", "all") if name in conditions)
+        conditions = _conditions(session, query)
+        ways = ["id_prefix", "parent", "root", "under", "label", "open", "all"]
+        if query.states and query.states <= _HELD:
+            ways.insert(4, "open")  # those that run are few, of whatever label
+        self.way = next(name for name in ways if name in conditions)
         self.ways = conditions.pop(self.way)[1]
         self.low, self.high = _rows_between(session, query.created_after, query.created_before)
+        if query.after is not None:
+            if query.newest_first:
+                self.high = min(self.high, query.after.place - 1)
+            else:
+                self.low = max(self.low, query.after.place + 1)
         rest = [single for name, (single, _) in conditions.items() if name != "all"]
-        self.filter = _both(Condition("(expires IS NULL OR expires > ?)", (session.now,)), *rest)
+        self.filter = _both(_present(session), *rest)
 
     def stretch(self, start: Start | None, most: int) -> tuple[list[tuple[str, Condition]], Start | None]:
         """Tables and conditions of the stretch after ``start``, and where it ends (None: with the range)."""
-        if self.way == "open":
+        if self.way in ("open", "under", "label"):
             return self._collected(start, most)
         table, range = self.ways[0]
         sql, values = _both(self._app(range), self._rows(start, None))
@@ -85,15 +113,18 @@ class Plan:
 
     def _collected(self, start: Start | None, most: int) -> tuple[list[tuple[str, Condition]], Start | None]:
         rows = start.rows if start is not None else array("q")
+        collect = (FEW * most if self.way == "label" else COLLECTED) if start is None else start.collect
         full = True
         if not rows:
             arms = [(table, _both(self._app(range), self._rows(start, None))) for table, range in self.ways]
             sql = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE {condition.sql}" for table, condition in arms)
             values = [value for _, condition in arms for value in condition.values]
-            rows = array("q", [seq for (seq,) in self.session.all(f"{sql} {self.order} LIMIT {COLLECTED}", *values)])
-            full = len(rows) == COLLECTED
+            rows = array("q", [seq for (seq,) in self.session.all(f"{sql} {self.order} LIMIT {collect}", *values)])
+            full = len(rows) == collect
+            collect = min(COLLECTED, FEW * collect)
+        most = most if start is None else max(most, CHUNK)
         now, later = rows[:most], rows[most:]
-        end = Start(now[-1], later) if later or (full and now) else None
+        end = Start(now[-1], later, collect) if later or (full and now) else None
         return [(TABLE, _both(Condition("seq IN (SELECT value FROM json_each(?))", (dump(now),)), self.filter))], end
 
     def _rows(self, start: Start | None, end: Start | None) -> Condition:
@@ -107,10 +138,41 @@ class Plan:
         return Condition("seq BETWEEN ? AND ?", (low, high))
 
     def _app(self, range: Condition) -> Condition:
-        return range if range.sql == "1" else Condition(f"app = ? AND {range.sql}", (self.session.app, *range.values))
+        return (
+            range
+            if range.sql == "1" or self.way in ("under", "label")
+            else Condition(f"app = ? AND {range.sql}", (self.session.app, *range.values))
+        )
 
 
-def _conditions(query: Query) -> dict[str, tuple[Condition, Ways]]:
+def conditions_on_rows(session: Session, query: Query) -> Condition:
+    """All conditions of a query, on whatever rows are looked at."""
+    conditions = _conditions(session, query._replace(after=None))
+    return _both(_present(session), *(single for name, (single, _) in conditions.items() if name != "all"))
+
+
+def _present(session: Session) -> Condition:
+    return Condition("(expires IS NULL OR expires > ?)", (session.now,))
+
+
+def _labelled(session: Session, wanted: Sequence[Wanted]) -> dict[str, tuple[Condition, Ways]]:
+    """The conditions on metadata: those whose paths are indexed by the index, the others by looking at it."""
+    found: dict[str, tuple[Condition, Ways]] = {}
+    paths, whole = session.paths() if wanted else {}, session.whole() if wanted else frozenset()
+    for number, each in enumerate(wanted):
+        if each.path not in whole or not each.labels or len(each.labels) > MOST_LABELS:
+            text = json.dumps([(each.path, sorted(label.decode() for label in each.labels))])
+            found[f"metadata {number}"] = Condition("has_metadata(metadata, ?)", (text,)), []
+            continue
+        path, values = paths[each.path], sorted(each.labels)
+        marks = ", ".join("?" * len(values))
+        single = Condition(f"EXISTS (SELECT 1 FROM label WHERE path = ? AND label IN ({marks}) AND label.seq = job.seq)", (path, *values))
+        ways: Ways = [("label", Condition("path = ? AND label = ?", (path, value))) for value in values]
+        found["label" if "label" not in found else f"label {number}"] = single, ways
+    return found
+
+
+def _conditions(session: Session, query: Query) -> dict[str, tuple[Condition, Ways]]:
     """The conditions of a query by name, each as a condition on rows and, if it can serve as one, as ways in."""
     found: dict[str, tuple[Condition, Ways]] = {"all": (Condition("1"), [(TABLE, Condition("1"))])}
     if query.id_prefix is not None:
@@ -125,6 +187,10 @@ def _conditions(query: Query) -> dict[str, tuple[Condition, Ways]]:
         own = Condition("id = ? AND root IS NULL", (root,))
         ways = [("job INDEXED BY job_root", Condition("root = ?", (root,))), ("job INDEXED BY job_id", own)]
         found["root"] = Condition("(root = ? OR (root IS NULL AND id = ?))", (root, root)), ways
+    if query.under is not None:
+        below = Condition(f"job.seq IN ({_UNDER})", (query.under.bytes, session.app, session.now, session.app))
+        found["under"] = below, [("job", below)]
+    found |= _labelled(session, query.metadata)
     if query.states:
         states = Condition(f"state IN ({', '.join(sorted(str(NUMBERS[state]) for state in query.states))})")
         found["state"] = states, []
@@ -211,19 +277,49 @@ def find(query: Query, start: Start | None, limit: int) -> Operation[Page]:
     return work
 
 
-def count(query: Query, by: GroupBy, start: Start | None) -> Operation[tuple[dict[str, int], Start | None]]:
-    """How many records of the stretch after ``start`` match, by a column; and from where to go on."""
+def count(query: Query, by: GroupBy | str, start: Start | None) -> Operation[tuple[dict[str, int], Start | None]]:
+    """How many records of the stretch after ``start`` match, by a column or a path in metadata; and from where to go on."""
 
     def work(session: Session) -> Finish[tuple[dict[str, int], Start | None]]:
-        arms, stop = Plan(session, query._replace(newest_first=False)).stretch(start, STRETCH)
-        numbers: dict[str, int] = {}
+        path = by.removeprefix(METADATA) if by.startswith(METADATA) else None
+        if path is not None and query == Query() and path in session.whole():
+            numbers = _counted_by_label(session, path)
+            return lambda: (numbers, None)
+        group = Condition(by) if path is None else Condition("metadata_label(metadata, ?)", (path,))
+        arms, stop = Plan(session, query._replace(newest_first=False, after=None)).stretch(start, STRETCH)
+        numbers = {}
         for table, condition in arms:
-            for group, number in session.all(f"SELECT {by}, count(*) FROM {table} WHERE {condition.sql} GROUP BY {by}", *condition.values):
-                numbers[_group(by, group)] = numbers.get(_group(by, group), 0) + number
+            statement = f"SELECT {group.sql}, count(*) FROM {table} WHERE {condition.sql} GROUP BY 1"
+            for value, number in session.all(statement, *group.values, *condition.values):
+                numbers[_group(by, value)] = numbers.get(_group(by, value), 0) + number
         return lambda: (numbers, stop)
 
     return work
 
 
-def _group(by: GroupBy, value: str | int | None) -> str:
-    return str(list(NUMBERS)[value]) if by == "state" and isinstance(value, int) else str(value or "")
+def _counted_by_label(session: Session, path: str) -> dict[str, int]:
+    """All jobs of an app by their label at a path, as its index has them, less those that have expired and are yet to be deleted."""
+    [(total,)] = session.all("SELECT count(*) FROM job INDEXED BY job_id WHERE app = ?", session.app)
+    numbers = Counter(
+        {
+            label: number
+            for label, number in session.all("SELECT label, count(*) FROM label WHERE path = ? GROUP BY label", session.paths()[path])
+        }
+    )
+    gone = session.all(
+        "SELECT metadata_label(metadata, ?) FROM job INDEXED BY job_cleanup WHERE app = ? AND cleanup <= ? AND expires <= ?",
+        path,
+        session.app,
+        session.now,
+        session.now,
+    )
+    without = total - sum(numbers.values()) - sum(label is None for (label,) in gone)
+    numbers.subtract(label for (label,) in gone if label is not None)
+    numbers[b""] = without
+    return {label.decode(): number for label, number in numbers.items() if number > 0}
+
+
+def _group(by: str, value: bytes | str | int | None) -> str:
+    if by == "state" and isinstance(value, int):
+        return str(list(NUMBERS)[value])
+    return value.decode() if isinstance(value, bytes) else str(value or "")

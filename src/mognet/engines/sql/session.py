@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
-from uuid import UUID, SafeUUID
+from uuid import UUID
 
 from mognet.engines.sql import statements as sql
+from mognet.ids import make_id
 from mognet.records import Claim, Record, Token
 from mognet.states import ResultState
 
@@ -41,6 +42,9 @@ class Ears(Protocol):
     def expected(self) -> bool:
         """Whether anybody wants to know which jobs end."""
 
+    def tell_changed(self) -> None:
+        """A change was noted."""
+
 
 @dataclass(slots=True)
 class Session:
@@ -56,6 +60,10 @@ class Session:
     """Cursors whose rows are fetched after the commit."""
     claimed: dict[str, Record] = field(default_factory=dict)
     """The records of jobs that were claimed here, by holder, so that their end need not read them again."""
+    known_paths: dict[str, int] = field(default_factory=dict)
+    """The paths that were indexed when this was last read; that they still are, ``paths_version`` says."""
+    paths_version: int = 0
+    _whole: frozenset[str] = frozenset()
 
     def run(self, statement: str, *parameters: object) -> int:
         """Execute; answer how many rows changed."""
@@ -97,6 +105,30 @@ class Session:
         """The highest number given to a job or a turn so far, and when the last job was created."""
         row = self.one(sql.LAST, self.app)
         return Last(*row) if row is not None else Last(self.app << sql.APP_BITS, 0.0)
+
+    def rows(self) -> tuple[int, int]:
+        """The numbers between which the app's rows are."""
+        return self.app << sql.APP_BITS, ((self.app + 1) << sql.APP_BITS) - 1
+
+    def noted(self) -> bool:
+        """Whether changes are noted."""
+        row = self.one(sql.FLAGS, self.app)
+        return row is not None and row[1] > self.now
+
+    def paths(self) -> dict[str, int]:
+        """The paths in metadata that are indexed, with their numbers."""
+        row = self.one(sql.FLAGS, self.app)
+        if row is not None and row[0] != self.paths_version:
+            paths = self.all(sql.PATHS, self.app)
+            self.known_paths = {name: number for name, number, _ in paths}
+            self._whole = frozenset(name for name, _, whole in paths if whole)
+            self.paths_version = row[0]
+        return self.known_paths
+
+    def whole(self) -> frozenset[str]:
+        """Those of them that are indexed for all jobs."""
+        self.paths()
+        return self._whole
 
     def remember(self, claims: Iterable[Claim]) -> None:
         """Keep what was claimed, for its end."""
@@ -168,15 +200,9 @@ def make_record(columns: Sequence[Any]) -> Record:
     return Record._make(fields)
 
 
-_set_int, _set_safe, _UNKNOWN = vars(UUID)["int"].__set__, vars(UUID)["is_safe"].__set__, SafeUUID.unknown
-
-
 def make_uuid(data: bytes) -> UUID:
-    """``UUID(bytes=data)`` of 16 bytes that are one, in a quarter of the time: by its slots, past the checks of its arguments."""
-    id = UUID.__new__(UUID)
-    _set_int(id, int.from_bytes(data, "big"))
-    _set_safe(id, _UNKNOWN)
-    return id
+    """``UUID(bytes=data)`` of 16 bytes that are one."""
+    return make_id(int.from_bytes(data, "big"))
 
 
 def expired(expires: float | None, now: float) -> bool:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from mognet.codec import pack_done
-from mognet.engine import DONE, SMALL_VALUE
+from mognet.engine import CHANGED, DONE, SMALL_VALUE
 from mognet.engines.mailbox import Exchange
 from mognet.engines.sql.doorbell import LARGEST, LARGEST_ALONE, Doorbell
 from mognet.records import Record, Signal
@@ -89,6 +89,11 @@ class Signals:
         """Ring DONE for these jobs, with those values that are small; from any thread."""
         if ended and self.expected():
             self.publish(DONE, [_pack(record, value) for record, value in ended])
+
+    def tell_changed(self) -> None:
+        """Ring for those who read what has changed; from any thread."""
+        if CHANGED in self._subscribed or self._doorbell.heard(CHANGED):
+            self.publish(CHANGED, [b""])
 
     # the line
 

@@ -8,12 +8,13 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from mognet.engine import GroupBy
-from mognet.engines.sql import joining, line, records, search, submitting, upkeep
+from mognet.engines.sql import changes, joining, labels, line, logbook, records, search, single, submitting, upkeep
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.connection import Synchronous, check_synchronous, explained, open_again, open_file, parse_url, patiently
 from mognet.engines.sql.desks import Reader
@@ -23,7 +24,7 @@ from mognet.engines.sql.signals import Signals, Waiter
 from mognet.engines.sql.writer import Writer
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, NotConnected
 from mognet.outcomes import Change, Outcome
-from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.records import Changes, Claim, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Token
 from mognet.states import FINAL, ResultState
 
 T = TypeVar("T")
@@ -157,6 +158,18 @@ class SQLiteEngine:
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
         return await self._write(submitting.submit(jobs, enqueue), rows=_weight(jobs, (len(job.body) + len(job.metadata) for job in jobs)))
 
+    def submit_here(self, job: Job) -> bool:
+        """Submit a job before this returns, by the calling thread, which is the event loop's.
+
+        False: nothing was done, since the job is known, or not a plain one, or it would have to wait; :meth:`submit` does it.
+        """
+        self._check_process()
+        writer, ears = self._writer, self._signals
+        if writer is None or ears is None or not single.is_plain(job) or not writer.at_once(partial(single.add, job=job)):
+            return False
+        ears.ring((job.queue,))
+        return True
+
     async def submit_on(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:
         """Submit inside the transaction of a sqlite3 connection to the same file: it commits, or they never were.
 
@@ -249,6 +262,9 @@ class SQLiteEngine:
     async def value(self, id: UUID) -> bytes | None:
         return await self._read(records.value(id))
 
+    async def body(self, id: UUID) -> bytes | None:
+        return await self._read(records.body(id))
+
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
         return await self._write(records.update(id, change, unless), rows=None if change.descendants else 1)
 
@@ -266,7 +282,7 @@ class SQLiteEngine:
             start = page.next
             left = None if left is None else left - len(page.records)
 
-    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
+    async def count(self, query: Query, *, by: GroupBy | str = "state") -> dict[str, int]:
         numbers: dict[str, int] = {}
         start: search.Start | None = None
         while True:
@@ -275,6 +291,36 @@ class SQLiteEngine:
                 numbers[group] = numbers.get(group, 0) + number
             if start is None:
                 return numbers
+
+    # the index of metadata
+
+    async def declare(self, keys: Collection[str], *, only: bool = False) -> frozenset[str]:
+        return await self._write(labels.declare(frozenset(keys), only))
+
+    async def reindex(self, *, limit: int = 1000) -> Reindexed:
+        return await self._write(labels.reindex(limit))
+
+    # changes
+
+    async def identity(self) -> str:
+        return await self._write(changes.identity, rows=1)
+
+    async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
+        if since is None:
+            return Changes([], await self._write(changes.begin, rows=1), self._clock())
+        found = await self._read(changes.read(changes.number(since), query, limit))
+        if not found.prolong:
+            return found.changes
+        now = await self._write(changes.begin, rows=1)
+        return found.changes._replace(at=now, more=False) if found.changes.lost else found.changes
+
+    # logs
+
+    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
+        return await self._write(logbook.log(token, lines, keep), rows=_weight(lines, (len(each) for each in lines)))
+
+    async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
+        return await self._read(logbook.logs(id, after))
 
     # a running task's notes
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cache
 
 RECORD = """id, name, queue, state, priority, created, due, metadata, started, finished,
-    starts, stops, attempt, parent, root, node, label, ttl, expires"""
+    starts, stops, attempt, parent, root, node, label, ttl, expires, progress, seq"""
 """The columns of a record, in its order."""
 
 _JOB_RECORD = ", ".join(f"job.{column.strip()}" for column in RECORD.split(","))
@@ -182,6 +182,7 @@ WHERE app = ?1 AND id = ?2 AND state >= 3 AND (expires IS NULL OR expires > ?3) 
 
 # Whatever changes the record of a running job says so in `touched`.
 MERGE = "UPDATE job SET metadata = ?2, touched = 1 WHERE seq = ?1"
+PROGRESS = "UPDATE job SET progress = ?2, touched = 1 WHERE seq = ?1"
 SUSPEND = "UPDATE job SET state = 2, stops = stops + 1, touched = 1 WHERE seq = ?1"
 RESUME = "UPDATE job SET state = 1, starts = starts + 1, touched = 1 WHERE seq = ?1"
 
@@ -205,6 +206,72 @@ SELECT json_group_array(seq) FROM tree WHERE state < 3"""
 ROWS = f"{_IDS} SELECT json_group_array(json_array(job.seq, job.expires IS NULL OR job.expires > ?4)) FROM {_BY_ID}"
 DROP_RANGE = "DELETE FROM job WHERE seq BETWEEN ?1 AND ?2"
 DROP_JOBS = "DELETE FROM job WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"
+
+# --- what failed, once more
+
+# A job (row ?2) that ended without a value: due at ?3, behind what is in line (?4), with a new body (NULL: in content).
+RERUN = """
+UPDATE job SET state = 0, lined = 1, due = ?3, arrival = ?4, body = ?5, stops = starts, attempt = 1, started = NULL, finished = NULL,
+    node = NULL, ttl = NULL, expires = NULL, value_expires = NULL, cleanup = NULL, latest = NULL, late_ttl = NULL, progress = NULL,
+    result = NULL
+WHERE +app = ?1 AND seq = ?2"""
+
+BODY = """
+SELECT coalesce(body, (SELECT data FROM content WHERE key = job.seq * 2)) FROM job
+WHERE app = ?1 AND id = ?2 AND state <> 3 AND name IS NOT NULL AND (expires IS NULL OR expires > ?3)"""
+
+# --- the index of metadata
+
+# The paths of an app, and whether each is indexed for all jobs.
+PATHS = "SELECT name, path, walked IS NULL FROM path WHERE app = ?1 AND NOT dropped"
+PATHS_CHANGED = "UPDATE app SET paths = paths + 1 WHERE app = ?1"
+ADD_PATH = "INSERT INTO path (app, name, walked) VALUES (?1, ?2, ?3)"
+DROP_PATHS = "UPDATE path SET dropped = 1 WHERE path IN (SELECT value FROM json_each(?1))"
+DROPPED = "SELECT path FROM path WHERE app = ?1 AND dropped"
+DELETE_PATH = "DELETE FROM path WHERE path = ?1"
+DELETE_LABELS = """
+DELETE FROM label WHERE (path, label, seq) IN (SELECT path, label, seq FROM label WHERE path = ?1 LIMIT ?2)"""
+
+
+@cache
+def put_labels(rows: int) -> str:
+    """Labels, those that are there already excepted."""
+    return f"INSERT OR IGNORE INTO label (path, label, seq) {_values(rows, 3)}"
+
+
+DROP_LABEL = "DELETE FROM label WHERE path = ?1 AND label = ?2 AND seq = ?3"
+METADATA = "SELECT seq, metadata FROM job WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"
+
+# Paths that are not indexed for all jobs yet; the jobs on the way, newest first; how far it has come.
+BEHIND = "SELECT path, name, walked FROM path WHERE app = ?1 AND NOT dropped AND walked IS NOT NULL"
+WALK = "SELECT seq, metadata FROM job WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq DESC LIMIT ?3"
+WALKED = "UPDATE path SET walked = ?3 WHERE app = ?1 AND NOT dropped AND walked = ?2"
+LAST_ROW = "SELECT seq FROM job WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq DESC LIMIT 1"
+
+# --- changes
+
+# What a transaction has to know: which paths are indexed, and until when changes are noted.
+FLAGS = "SELECT paths, noted_until FROM app WHERE app = ?1"
+
+CHANGED = "SELECT changed FROM app WHERE app = ?1"
+SET_CHANGED = "UPDATE app SET changed = ?2 WHERE app = ?1"
+NOTE_CHANGES = "UPDATE job SET changed = ?1 + each.key FROM json_each(?2) AS each WHERE job.seq = each.value"
+NOTES_TAKEN = "SELECT changed, noted_since, noted_until FROM app WHERE app = ?1"
+TAKE_NOTES = "UPDATE app SET changed = ?2, noted_since = ?2, noted_until = ?3 WHERE app = ?1"
+PROLONG_NOTES = "UPDATE app SET noted_until = ?2 WHERE app = ?1"
+NTH_CHANGE = "SELECT changed FROM job INDEXED BY job_changed WHERE app = ?1 AND changed > ?2 ORDER BY changed LIMIT 1 OFFSET ?3"
+IDENTITY = "SELECT identity FROM app WHERE app = ?1"
+SET_IDENTITY = "UPDATE app SET identity = ?2 WHERE app = ?1"
+
+# --- logs
+
+LAST_LINE = "SELECT max(number) FROM log WHERE seq = ?1 HAVING max(number) IS NOT NULL"
+PUT_LINE = "INSERT INTO log (seq, number, text) VALUES (?1, ?2, ?3)"
+DROP_LINES = "DELETE FROM log WHERE seq = ?1 AND number <= ?2"
+LINES = """
+SELECT number, text FROM job CROSS JOIN log USING (seq)
+WHERE job.app = ?1 AND job.id = ?2 AND (job.expires IS NULL OR job.expires > ?3) AND number > ?4 ORDER BY number"""
+DROP_LOGS = "DELETE FROM log WHERE seq IN (SELECT value FROM json_each(?1))"
 
 # --- upkeep
 

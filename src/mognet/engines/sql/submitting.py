@@ -6,11 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from mognet.engines.sql import changes, labels
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.ending import body_key, end, remove
 from mognet.engines.sql.session import INLINE, NUMBERS, Finish, Operation, Row, Session, dump, expired, id_list, make_record, make_uuid
 from mognet.records import Job, Record, Token
 from mognet.states import ResultState
+
+_METADATA = 14
+"""Where a new job's row has its metadata."""
 
 OUT, IN_LINE, CARRIED = 0, 1, 2
 """Whether a job is in line; not if a broker carries it."""
@@ -133,6 +137,9 @@ class _Batch:
         session = self.session
         if self.contents:
             session.blocks(sql.put_contents, self.contents)
+        if self.rows:
+            labels.add(session, [(row[0], row[_METADATA]) for row in self.rows])
+            changes.note(session, [row[0] for row in self.rows])
         if not self.revoked:
             return None
         for ttl, seqs in self.revoked.items():
@@ -149,6 +156,7 @@ def bury(session: Session, id: UUID, state: ResultState, ttl: float | None) -> F
     row = (seq, session.app, id.bytes, start, OUT, 5, "", session.now, seq, created, None, None, None, None, b"{}", None, None, None)
     session.blocks(sql.add_jobs, [row])
     end(session, state, [seq], ttl)
+    changes.note(session, [seq])
     cursor = session.open(sql.RECORDS, session.app, dump([seq]))
 
     def finish() -> Record:

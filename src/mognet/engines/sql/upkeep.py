@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mognet.engines.sql import changes
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.ending import end_trees, remove, value_key
 from mognet.engines.sql.session import NUMBERS, Finish, Operation, Session, dump, load
@@ -27,6 +28,7 @@ def sweep(grace: float, limit: int) -> Operation[Upkeep]:
     def work(session: Session) -> Finish[Upkeep]:
         lost, queues = session.one(sql.LOST, session.app, session.now, limit) or ("[]", "[]")
         recovered = session.run(sql.RECOVER, session.app, lost) if lost != "[]" else 0
+        changes.note(session, load(lost))
         late = session.json(sql.LATE, session.app, session.now, limit)
         tell = end_trees(session, late)
         carried, others = session.one(sql.CARRIED, session.app, session.now - grace, limit) or ("[]", "[]")

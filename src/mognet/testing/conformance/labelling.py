@@ -222,7 +222,7 @@ class Labels(Group):
         assert await found(labelled, wants("tenant", "a")) == set()
         assert await found(labelled, wants("tenant", "b")) == {claim.token.id}
 
-    async def test_apps_are_apart(self, labelled: Bench) -> None:
+    async def test_other_apps_jobs(self, labelled: Bench) -> None:
         """Another app's jobs are not found."""
         other = await labelled.another("other")
         await other.submit([make_job(metadata=dumps({"tenant": "acme"}))])

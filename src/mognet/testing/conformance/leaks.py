@@ -84,7 +84,7 @@ class NothingLeaks(Group):
         await bench.engine.save(claim.token, {"a": None, "b": None, "c": None})
         assert await self.traces(bench) == before
 
-    async def test_expiry(self, bench: Bench) -> None:
+    async def test_expired_records(self, bench: Bench) -> None:
         """When all have expired, a sweep leaves an empty store: families, values, tombstones, those born revoked."""
         claim = await bench.start()
         await bench.engine.save(claim.token, {"note": b"1"})

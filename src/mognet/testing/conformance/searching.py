@@ -112,6 +112,26 @@ class Searching(Group):
         assert await self.found(bench, Query(parent=top.id)) == {b.id}
         assert await self.found(bench, Query(root=top.id)) == {top.id, b.id, a1.id}
 
+    async def test_under(self, bench: Bench) -> None:
+        """``under``: a job and all below it, as far as records lead, whatever root they have; in a circle, once."""
+        top, a, b = make_job(), make_job(), make_job()
+        a, b = a._replace(parent=top.id, root=top.id), b._replace(parent=top.id, root=top.id)
+        a1, a2 = (make_job(parent=a.id, root=top.id) for _ in range(2))
+        a11 = make_job(parent=a1.id, queue="other")
+        await bench.submit(top, a, b, a1, a2, a11)
+        assert await self.found(bench, Query(under=top.id)) == {job.id for job in (top, a, b, a1, a2, a11)}
+        assert await self.found(bench, Query(under=a.id)) == {a.id, a1.id, a2.id, a11.id}
+        assert await self.found(bench, Query(under=a.id, queue="other")) == {a11.id}
+        assert await self.found(bench, Query(under=b.id, in_line=True)) == ({b.id} if bench.harness.own_line else set())
+        assert await self.found(bench, Query(under=uuid4())) == set()
+        assert [record.id for record in await bench.search(Query(under=top.id, newest_first=True, limit=2))] == [a11.id, a2.id]
+        await bench.engine.delete([a1.id, top.id])
+        assert await self.found(bench, Query(under=a.id)) == {a.id, a2.id}
+        assert await self.found(bench, Query(under=top.id)) == {a.id, b.id, a2.id}
+        assert await self.found(bench, Query(under=a1.id)) == {a11.id}
+        await bench.submit(make_job(id=a1.id, parent=a11.id))
+        assert await self.found(bench, Query(under=a11.id)) == {a1.id, a11.id}
+
     async def test_children_by_state(self, bench: Bench) -> None:
         """Conditions go together: the children of one job that stand in certain states."""
         parent = uuid4()

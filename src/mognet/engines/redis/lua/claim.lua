@@ -85,6 +85,7 @@ local function take(id, r)
   call('HSET', key('job', id), unpack(fields))
   clear_late(id, r)
   add(P .. 'leases', now + lease, id)
+  changed(id)
   claims[#claims + 1] = {id, whole(id, r), call('GET', key('body', id))}
 end
 

@@ -3,13 +3,18 @@ local P, call = KEYS[1], redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
--- The fields of a job's hash (keys.py says what they are), and their places in a row. Readers need the first RECORD of them.
-local FIELDS = {'n', 'q', 's', 'p', 'c', 'd', 'b', 'f', 'a', 'o', 't', 'u', 'r', 'w', 'l', 'y', 'x', 'm', 'k', 'e', 'i', 'v', 'g', 'h', 'z', 'j'}
+-- The fields of a job's hash (keys.py says what they are), and their places in a row.
+local FIELDS = {'n', 'q', 's', 'p', 'c', 'd', 'b', 'f', 'a', 'o', 't', 'u', 'r', 'w', 'l', 'y', 'x', 'h', 'm', 'k', 'e', 'i', 'v', 'g', 'z', 'j', 'G'}
 local NAME, QUEUE, STATE, PRIORITY, CREATED, DUE, BEGAN, FINISHED, STARTS, STOPS, ATTEMPT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-local PARENT, ROOT, NODE, LABEL, TTL, EXPIRES, META, TOKEN, ARRIVAL, LINED, VALUE_ENDS, NOTES, OFFSET = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24
-local LATEST, LATE_TTL = 25, 26
-local RECORD = META
+local PARENT, ROOT, NODE, LABEL, TTL, EXPIRES, OFFSET, META, TOKEN, ARRIVAL, LINED, VALUE_ENDS, NOTES = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24
+local LATEST, LATE_TTL, LOGGED = 25, 26, 27
+-- Readers need fields up to META; in a row that is answered, the progress stands behind them.
+local RECORD, PROGRESS = 19, 20
 local PENDING, RUNNING, SUSPENDED, SUCCESS, REVOKED = '0', '1', '2', '3', '5'
+-- What META says: there is something in meta:ID, and labels are among it.
+local DESCRIBED, LABELLED = '1', '2'
+-- A script was called with the paths of an older declaration: nothing was done.
+local STALE = 'stale'
 local CARRIED = '2'
 local SMALL_VALUE = 4096
 
@@ -111,12 +116,77 @@ local function wake(queue, n)
   end
 end
 
+-- Changes. Notes are taken only while somebody reads them.
+local noted, forgotten, rung = {}, {}, false
+
+local function changed(id) noted[#noted + 1] = id end
+
+local watched
+
+local function note()
+  if watched == nil then watched = call('HGET', P .. 'app', 'watched') end
+  if not watched then return end
+  if tonumber(watched) <= now then
+    call('UNLINK', P .. 'changes')
+    call('HDEL', P .. 'app', 'watched')
+    watched = false
+    return
+  end
+  in_chunks('ZREM', P .. 'changes', forgotten)
+  if #noted == 0 then return end
+  local last = call('HINCRBY', P .. 'app', 'changes', #noted) - #noted
+  local entries = {}
+  for i, id in ipairs(noted) do entries[2 * i - 1], entries[2 * i] = last + i, id end
+  in_chunks('ZADD', P .. 'changes', entries)
+  if not rung then call('PUBLISH', P .. 'sig:changed', '') end
+  rung = true
+end
+
+-- Metadata. In meta:ID, a JSON text of a key begins with a quote, a label's field is the number of its path, and 'p' is the progress.
+local QUOTE = 34
+
+local function is_stale(version)
+  local found = call('HMGET', P .. 'app', 'paths', 'watched')
+  watched = found[2]
+  return (found[1] or '') ~= version
+end
+
+local function born(r) return r[CREATED] + (r[OFFSET] or 0) end
+
+-- An entry of the index has:NUMBER. A label holds no NUL, and all that have one label are together, by creation.
+local function entry(label, r, id) return label .. '\0' .. string.format('%016.0f', born(r)) .. id end
+
+local function unlabel(id, r)
+  local found = call('HGETALL', key('meta', id))
+  for i = 1, #found, 2 do
+    if tonumber(found[i]) then drop(key('has', found[i]), entry(found[i + 1], r, id)) end
+  end
+end
+
+-- The metadata as a text, and the progress.
+local function described(id)
+  local items, progress = {}, nil
+  local found = call('HGETALL', key('meta', id))
+  for i = 1, #found, 2 do
+    if found[i]:byte() == QUOTE then items[#items + 1] = found[i] .. ':' .. found[i + 1] end
+    if found[i] == 'p' then progress = found[i + 1] end
+  end
+  return '{' .. table.concat(items, ',') .. '}', progress
+end
+
 -- Rows.
+
+-- Of a job that succeeded the call is not needed any more, and its value takes that place.
+local function value_key(id, state) return key(state == SUCCESS and 'body' or 'value', id) end
 
 local function remove(id, r)
   count(r, r[STATE], r[LINED], -1)
   leave_line(id, r)
+  if r[META] == LABELLED then unlabel(id, r) end
   call('DEL', key('job', id), key('body', id), key('notes', id), key('meta', id))
+  if r[STATE] > SUCCESS then call('DEL', key('value', id)) end
+  if r[LOGGED] then call('DEL', key('log', id)) end
+  forgotten[#forgotten + 1] = id
   drop(P .. (r[STATE] >= SUCCESS and 'done' or 'open'), id)
   drop(P .. 'ids', id)
   if r[TOKEN] then drop(P .. 'leases', id) end
@@ -142,28 +212,26 @@ local function look(id)
   return not gone(r) and r or nil
 end
 
-local function json(pairs_)
-  local items = {}
-  for i = 1, #pairs_, 2 do items[#items + 1] = pairs_[i] .. ':' .. pairs_[i + 1] end
-  return '{' .. table.concat(items, ',') .. '}'
-end
-
 -- A row of nothing.
 local function blank()
   return {false, false, false, false, false, false, false, false, false, false, false, false,
-    false, false, false, false, false, false, false, false, false, false, false, false, false, false}
+    false, false, false, false, false, false, false, false, false, false, false, false, false, false, false}
 end
 
--- A row as it is answered: with the metadata as a text, and no longer than a record. The script is done with it.
+-- A row as it is answered: with the metadata as a text, and no longer than a record and its progress. The script is done with it.
 local function whole(id, r)
-  if r[META] == '1' then r[META] = json(call('HGETALL', key('meta', id))) end
-  r[RECORD + 1] = nil
+  if r[META] == DESCRIBED or r[META] == LABELLED then
+    r[META], r[PROGRESS] = described(id)
+  elseif not r[META] then
+    r[PROGRESS] = nil
+  end
+  r[PROGRESS + 1] = nil
   return r
 end
 
 -- When the value and the record end, as fields of the job's hash; what is due first is when a sweep has to look.
 local function set_end(id, r, ttl, value_ttl, fields)
-  if r[VALUE_ENDS] and tonumber(r[VALUE_ENDS]) <= now then call('DEL', key('body', id)) end
+  if r[VALUE_ENDS] and tonumber(r[VALUE_ENDS]) <= now then call('DEL', value_key(id, r[STATE])) end
   local expires = ttl and now + ttl
   local value_ends = value_ttl and now + value_ttl or expires
   if expires then value_ends = math.min(expires, value_ends) end
@@ -200,8 +268,9 @@ local function finish(id, r, state, ttl, value_ttl, value)
   if r[ARRIVAL] then call('HDEL', job, 'k', 'e', 'i', 'g') end
   r[TOKEN], r[ARRIVAL], r[NOTES] = false, false, false
   drop(P .. 'open', id)
-  add(P .. 'done', r[CREATED] + (r[OFFSET] or 0), id)
-  if value then call('SET', key('body', id), value) else call('DEL', key('body', id)) end
+  add(P .. 'done', born(r), id)
+  if value then call('SET', value_key(id, state), value) elseif state == SUCCESS then call('DEL', key('body', id)) end
+  changed(id)
   ended[#ended + 1] = {id, r, value and #value <= SMALL_VALUE and value}
 end
 
@@ -240,7 +309,7 @@ local function tell()
   for _, each in ipairs(ended) do
     local r = whole(each[1], each[2])
     field(each[1])
-    for i = 1, RECORD do field(r[i]) end
+    for i = 1, PROGRESS do field(r[i]) end
     field(each[3])
     if size > 65536 then send() end
   end
@@ -254,6 +323,7 @@ local function flush()
   for field, n in pairs(tally) do
     if n ~= 0 and call('HINCRBY', P .. 'counts', field, n) <= 0 then call('HDEL', P .. 'counts', field) end
   end
+  if #noted + #forgotten > 0 then note() end
   tell()
   for queue, n in pairs(rings) do wake(queue, n) end
   for queue, due in pairs(soonest) do
@@ -261,7 +331,7 @@ local function flush()
     local head = call('ZRANGE', key('later', queue), 0, 0, 'WITHSCORES')
     if head[2] and tonumber(head[2]) == due then wake(queue, 1) end
   end
-  adding, removing, tally, ended, rings, soonest = {}, {}, {}, {}, {}, {}
+  adding, removing, tally, ended, rings, soonest, noted, forgotten = {}, {}, {}, {}, {}, {}, {}, {}
 end
 
 -- Delete what has expired by now, at most so many things; answer how many went, and how many were looked at.
@@ -276,7 +346,7 @@ local function expire(limit)
       remove(id, r)
       expired = expired + 1
     elseif r[STATE] >= SUCCESS then
-      expired = expired + call('DEL', key('body', id))
+      expired = expired + call('DEL', value_key(id, r[STATE]))
       if r[EXPIRES] then add(P .. 'ends', tonumber(r[EXPIRES]), id) else drop(P .. 'ends', id) end
     else
       expired = expired + call('DEL', key('notes', id))

@@ -11,6 +11,7 @@ local function again(id, r, state, why, delay)
   call('HSET', job, 's', state, 'o', r[STOPS], 'd', r[DUE], 'e', r[ARRIVAL], 't', r[ATTEMPT] or '1', 'i', '1')
   call('HDEL', job, 'k')
   drop(P .. 'leases', id)
+  changed(id)
   line_up(id, r)
 end
 

@@ -1,9 +1,10 @@
 -- Store jobs, each in its turn, and put them in line. Answers for each whether it was added.
--- ARGV: in line? (otherwise a broker carries those that are due), number, and for each job: id, name, queue, body, priority, delay, parent, root, parent's token, label, ttl,
--- latest moment, number of metadata keys, and these with their values.
-local enqueue, total = ARGV[1] == '1', tonumber(ARGV[2])
+-- ARGV: version of the indexed paths, in line? (otherwise a broker carries those that are due), number, and for each job: id, name, queue, body, priority, delay,
+-- parent, root, parent's token, label, ttl, latest moment, how many fields in all of the metadata and its labels there are, and these with their values.
+local version, enqueue, total = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
+if is_stale(version) then return STALE end
 local first = call('INCRBY', P .. 'seq', total) - total
-local at = 2
+local at = 3
 local function argument()
   at = at + 1
   return ARGV[at]
@@ -15,12 +16,24 @@ local function parent_row(id)
   return family[id]
 end
 
+-- What is to be found in the index; answers whether there is anything.
+local function index(id, r, metadata)
+  local any = false
+  for i = 1, #metadata, 2 do
+    if metadata[i]:byte() ~= QUOTE then
+      add(key('has', metadata[i]), 0, entry(metadata[i + 1], r, id))
+      any = true
+    end
+  end
+  return any
+end
+
 local function insert(n, id, r, body, metadata, lined)
   local job = key('job', id)
   -- A microsecond apart, so that they are found in the order of their arrival; to store one takes longer than that.
   local created = now + n - 1
   r[STATE], r[CREATED] = PENDING, moment
-  if n > 1 then r[OFFSET] = n - 1 end
+  if n > 1 then r[OFFSET] = int(n - 1) end
   local fields = {'q', r[QUEUE], 's', PENDING, 'p', r[PRIORITY], 'c', r[CREATED], 'd', r[DUE]}
   local function field(name, value)
     if value then
@@ -36,16 +49,17 @@ local function insert(n, id, r, body, metadata, lined)
   field('z', r[LATEST])
   field('j', r[LATE_TTL])
   if #metadata > 0 then
-    r[META] = '1'
-    field('m', '1')
+    r[META] = version ~= '' and index(id, r, metadata) and LABELLED or DESCRIBED
+    field('m', r[META])
     in_chunks('HSET', key('meta', id), metadata)
   end
-  if body then
+  call('SET', key('body', id), body)
+  if lined ~= nil then
     r[ARRIVAL], r[LINED] = arrival(first + n), lined and '1' or CARRIED
     field('e', r[ARRIVAL])
     field('i', r[LINED])
-    call('SET', key('body', id), body)
     add(P .. 'open', created, id)
+    changed(id)
   end
   call('HSET', job, unpack(fields))
   add(P .. 'ids', 0, id)
@@ -78,7 +92,7 @@ for n = 1, total do
   if known then
     family[id] = known
   elseif above and above[STATE] == REVOKED then
-    insert(n, id, r, nil, metadata, false)
+    insert(n, id, r, body, metadata, nil)
     finish(id, r, REVOKED, tonumber(ttl), nil, nil)
   elseif token == '' or (above and above[TOKEN] == token) then
     local lined = enqueue or delay > 0

@@ -21,6 +21,7 @@ local recovered = each('leases', now, function(id, r)
   move(r, PENDING, '1')
   call('HSET', job, 's', PENDING, 'i', '1')
   call('HDEL', job, 'k')
+  changed(id)
   line_up(id, r)
   return true
 end)

@@ -12,6 +12,8 @@ for i = 1, #ARGV, 5 do
     if not began then call('HDEL', job, 'b') end
     call('HDEL', job, 'k')
     drop(P .. 'leases', id)
+    -- Somebody may have been told of the claim.
+    changed(id)
     line_up(id, r)
   end
 end

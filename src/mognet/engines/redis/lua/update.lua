@@ -1,10 +1,14 @@
--- Change a record, and if told its descendants. Answers {'ok', row}, {'none'} or {'large', size}.
+-- Change a record, and if told its descendants. Answers {'ok', row}, {'none'}, {'large', size} or 'stale'.
 -- ARGV: id, token ('' any), states in which nothing changes, state ('' as it is), descendants?, ttl, tombstone?, largest metadata,
--- metadata keys and values.
+-- progress, the body of a rerun, its delay, version of the indexed paths, metadata keys and values, and for the paths that these reach: number and label.
 local id, token, unless, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local descendants, ttl, tombstone, largest = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
-local job = key('job', id)
+local progress, body, delay, version = optional(ARGV[9]), optional(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
+local LABELS = 13
+if #ARGV >= LABELS and is_stale(version) then return STALE end
+local job, meta = key('job', id), key('meta', id)
 local r = fetch(id)
+local different = false
 
 local function bury()
   r = blank()
@@ -15,23 +19,51 @@ local function bury()
   finish(id, r, state ~= '' and state or REVOKED, ttl, nil, nil)
 end
 
-local function merge()
-  local meta = key('meta', id)
-  local labels = r[META] and call('HGETALL', meta) or {}
-  local places = {}
-  for i = 1, #labels, 2 do places[labels[i]] = i + 1 end
-  for i = 9, #ARGV, 2 do
-    if not places[ARGV[i]] then
-      places[ARGV[i]] = #labels + 2
-      labels[#labels + 1] = ARGV[i]
-    end
-    labels[places[ARGV[i]]] = ARGV[i + 1]
+local function describe(what)
+  if r[META] ~= LABELLED then
+    if r[META] ~= what then call('HSET', job, 'm', what) end
+    r[META] = what
   end
-  local text = json(labels)
-  if largest and #text > largest then return #text end
-  in_chunks('HSET', meta, labels)
-  call('HSET', job, 'm', '1')
-  r[META] = text
+end
+
+local function relabel(number, old, new)
+  local index = key('has', number)
+  if old then drop(index, entry(old, r, id)) end
+  if new then
+    add(index, 0, entry(new, r, id))
+    call('HSET', meta, number, new)
+    describe(LABELLED)
+  elseif old then
+    call('HDEL', meta, number)
+  end
+end
+
+-- Answers the size, if it would be too large.
+local function merge()
+  local old, new, labels, size = {}, {}, {}, 1
+  local found = r[META] and call('HGETALL', meta) or {}
+  for i = 1, #found, 2 do old[found[i]] = found[i + 1] end
+  for i = LABELS, #ARGV, 2 do
+    local name, value = ARGV[i], ARGV[i + 1]
+    if name:byte() ~= QUOTE then
+      labels[name] = optional(value)
+    elseif old[name] ~= value then
+      new[#new + 1] = name
+      new[#new + 1] = value
+      old[name] = value
+    end
+  end
+  for name, value in pairs(old) do
+    if name:byte() == QUOTE then size = size + #name + #value + 2 end
+  end
+  if largest and math.max(2, size) > largest then return math.max(2, size) end
+  if #new == 0 then return end
+  different = true
+  in_chunks('HSET', meta, new)
+  describe(DESCRIBED)
+  for number, label in pairs(labels) do
+    if old[number] ~= (label or nil) then relabel(number, old[number], label) end
+  end
 end
 
 local function limit_life()
@@ -41,26 +73,58 @@ local function limit_life()
   call('HSET', job, unpack(fields))
 end
 
-local function apply()
-  if #ARGV > 8 then
+local function set_progress()
+  if r[META] and call('HGET', meta, 'p') == progress then return end
+  call('HSET', meta, 'p', progress)
+  describe(DESCRIBED)
+  different = true
+end
+
+-- What ended without a value waits in line once more.
+local function rerun()
+  if #ARGV >= LABELS then
     local size = merge()
     if size then return size end
   end
+  call('DEL', key('value', id))
+  if r[META] then call('HDEL', meta, 'p') end
+  if r[EXPIRES] or r[VALUE_ENDS] then drop(P .. 'ends', id) end
+  drop(P .. 'done', id)
+  add(P .. 'open', born(r), id)
+  move(r, PENDING, '1')
+  r[DUE], r[STOPS], r[ARRIVAL] = int(now + delay), r[STARTS] or '0', next_arrival()
+  for _, field in ipairs({BEGAN, FINISHED, ATTEMPT, NODE, TTL, EXPIRES, VALUE_ENDS, LATEST, LATE_TTL}) do r[field] = false end
+  call('HDEL', job, 'b', 'f', 't', 'w', 'y', 'x', 'v', 'z', 'j')
+  call('HSET', job, 's', PENDING, 'd', r[DUE], 'o', r[STOPS], 'e', r[ARRIVAL], 'i', '1')
+  call('SET', key('body', id), body)
+  different = true
+  line_up(id, r)
+end
+
+local function apply()
+  if #ARGV >= LABELS then
+    local size = merge()
+    if size then return size end
+  end
+  if progress then set_progress() end
   if state >= SUCCESS then
     for _, each in ipairs(descendants and unfinished(id, r) or {r[STATE] < SUCCESS and {id, r} or nil}) do
       finish(each[1], each[2], state, ttl, nil, nil)
     end
   elseif ttl then
     limit_life()
+    different = true
   end
   if state == SUSPENDED and r[STATE] == RUNNING then
     move(r, state, r[LINED])
     r[STOPS] = int((r[STOPS] or 0) + 1)
     call('HSET', job, 's', state, 'o', r[STOPS])
+    different = true
   elseif state == RUNNING and r[STATE] == SUSPENDED then
     move(r, state, r[LINED])
     r[STARTS] = int(r[STARTS] + 1)
     call('HSET', job, 's', state, 'a', r[STARTS])
+    different = true
   end
 end
 
@@ -69,8 +133,14 @@ if not r then
 elseif token ~= '' and r[TOKEN] ~= token then
   return {'none'}
 elseif not unless:find(r[STATE], 1, true) then
-  local size = apply()
+  local size
+  if not body then
+    size = apply()
+  elseif r[STATE] > SUCCESS and r[NAME] then
+    size = rerun()
+  end
   if size then return {'large', size} end
 end
+if different then changed(id) end
 flush()
 return {'ok', whole(id, r)}

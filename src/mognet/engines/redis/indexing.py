@@ -1,0 +1,124 @@
+"""Which paths in the metadata are indexed: what the server was told last, and how its indexes come to be whole."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json, to_json
+
+from mognet import codec
+from mognet.engines.redis.keys import text
+from mognet.engines.redis.scripts import STALE, Arg, Run, labels
+from mognet.exceptions import ConnectionError
+from mognet.records import Reindexed
+
+STEP = 500
+"""Jobs that one call takes into the indexes."""
+
+ATTEMPTS = 100
+"""Declarations that an operation may be overtaken by, one after the other, until it gives up."""
+
+
+class Paths(NamedTuple):
+    """A declaration."""
+
+    version: bytes = b""
+    """Another one at each change; nothing at all: nothing was ever declared."""
+    numbers: dict[str, bytes] = {}  # noqa: RUF012 - never changed
+    """What the paths are called on the server."""
+    whole: frozenset[str] = frozenset()
+    """Those whose index leads to all jobs."""
+
+    def of_job(self, metadata: bytes) -> list[bytes]:
+        """The fields of a new job: its metadata, and what it is to be found by."""
+        fields = labels(metadata)
+        if fields and self.numbers:
+            for path, label in codec.labels(metadata, self.numbers).items():
+                fields += (self.numbers[path], label)
+        return fields
+
+    def of_change(self, metadata: bytes) -> list[bytes]:
+        """The fields of new metadata of a job, and what becomes of its labels."""
+        fields = labels(metadata)
+        if self.numbers and fields:
+            keys = set(from_json(metadata))
+            reached = [path for path in self.numbers if path.partition(".")[0] in keys]
+            found = codec.labels(metadata, reached)
+            for path in reached:
+                fields += (self.numbers[path], b"+" + found[path] if path in found else b"-")
+        return fields
+
+
+class Indexing:
+    """The declared paths as far as this engine knows. Whoever uses them says by which version; if the server has another, it asks again."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.paths = Paths()
+
+    async def current(self, attempt: Callable[[Paths], Awaitable[Any]]) -> Any:
+        """The answer of a script, called with the paths that are declared now."""
+        for _ in range(ATTEMPTS):
+            answer = await attempt(self.paths)
+            if answer != STALE:
+                return answer
+            await self.ask()
+        raise ConnectionError("the declaration of searchable metadata changes faster than it can be read")
+
+    async def _declare(self, keys: Collection[str], *, only: bool) -> Paths:
+        version, *pairs = await self._run("declare", secrets.token_hex(8).encode(), int(only), *map(text, keys))
+        numbers = {path.decode("utf-8", "surrogatepass"): number for path, number in zip(pairs[::2], pairs[1::2], strict=True)}
+        whole = frozenset(path for path, number in numbers.items() if not number.endswith(b"?"))
+        self.paths = Paths(version, {path: number.rstrip(b"?") for path, number in numbers.items()}, whole)
+        return self.paths
+
+    async def ask(self) -> Paths:
+        """What is declared now."""
+        return await self._declare([], only=False)
+
+    async def whole(self, paths: Collection[str]) -> frozenset[str]:
+        """The paths whose index is whole; the server is asked if one of these is not known to be."""
+        return self.paths.whole if self.paths.whole.issuperset(paths) else (await self.ask()).whole
+
+    async def declare(self, keys: Collection[str], *, only: bool) -> frozenset[str]:
+        """Let the server index these paths; answers those whose index is whole."""
+        return (await self._declare(keys, only=only)).whole & frozenset(keys)
+
+    async def reindex(self, limit: int) -> Reindexed:
+        """Take so many jobs into the indexes that are not whole."""
+        done = 0
+        while True:
+            step = await self.current(partial(self._step, min(STEP, limit - done)))
+            done += step.done
+            if not step.left or done >= limit:
+                return Reindexed(done, step.left)
+
+    async def _step(self, most: int, paths: Paths) -> Any:
+        behind = [path for path in paths.numbers if path not in paths.whole]
+        keys = list({path.partition(".")[0]: to_json(path.partition(".")[0]) for path in behind}.values())
+        answer = await self._run("walk", paths.version, most, *keys)
+        if answer == STALE:
+            return STALE
+        if answer is None:
+            return Reindexed(0, 0)
+        score, id, more, looked, rows = answer
+        entries: list[Arg] = []
+        for job, values in zip(rows[::2], rows[1::2], strict=True):
+            entries += _entries(job, dict(zip(keys, values, strict=True)), behind, paths)
+        version = b"" if more else secrets.token_hex(8).encode()
+        left = await self._run("index", paths.version, version, score, id, *entries)
+        return STALE if left == STALE else Reindexed(looked, left)
+
+
+def _entries(job: bytes, values: dict[bytes, bytes | None], behind: Sequence[str], paths: Paths) -> list[Arg]:
+    """A job's labels as ``index.lua`` takes them."""
+    there = {key: value for key, value in values.items() if value is not None}
+    metadata = b"{%b}" % b",".join(b"%b:%b" % pair for pair in there.items())
+    entries: list[Arg] = []
+    for path, label in codec.labels(metadata, behind).items():
+        key = to_json(path.partition(".")[0])
+        entries += (job, paths.numbers[path], key, there[key], label)
+    return entries

@@ -1,0 +1,26 @@
+-- Take labels of jobs into the index, unless their metadata has changed since they were read: then that change did it. Says how far the walk has come.
+-- Answers about how many jobs are left; or 'stale'.
+-- ARGV: version of the indexed paths, a new version if the walk is over (''), score and id of the last job, and for each label: id, number of the path,
+-- JSON text of the key, its value, label.
+if is_stale(ARGV[1]) then return STALE end
+local app, paths = P .. 'app', P .. 'paths'
+for i = 5, #ARGV, 5 do
+  local id, number, label = ARGV[i], ARGV[i + 1], ARGV[i + 4]
+  local meta = key('meta', id)
+  local r = look(id)
+  if r and call('HGET', meta, ARGV[i + 2]) == ARGV[i + 3] then
+    call('HSET', meta, number, label)
+    if r[META] ~= LABELLED then call('HSET', key('job', id), 'm', LABELLED) end
+    add(key('has', number), 0, entry(label, r, id))
+  end
+end
+flush()
+if ARGV[2] == '' then
+  call('HSET', app, 'walk', ARGV[3] .. ':' .. ARGV[4])
+  return math.max(1, call('ZCOUNT', P .. 'open', '(' .. ARGV[3], '+inf') + call('ZCOUNT', P .. 'done', '(' .. ARGV[3], '+inf'))
+end
+local found = call('HGETALL', paths)
+for i = 1, #found, 2 do call('HSET', paths, found[i], found[i + 1]:match('%d+')) end
+call('HDEL', app, 'walk')
+call('HSET', app, 'paths', ARGV[2])
+return 0

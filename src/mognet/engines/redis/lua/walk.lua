@@ -1,0 +1,36 @@
+-- The next jobs whose labels have to be brought up to date, by creation; labels of paths that were given up go at once.
+-- Answers {score and id of the last, more?, how many were looked at, for each job that has metadata: id, values of the keys};
+-- nil: there is nothing to do; or 'stale'.
+-- ARGV: version of the indexed paths, most jobs, JSON texts of the keys that are wanted.
+local version, most = argument(), tonumber(argument())
+if is_stale(version) then return STALE end
+local walk = call('HGET', P .. 'app', 'walk')
+if not walk then return false end
+local score, after = walk:match('^(%d+):(.*)$')
+
+local numbers = {}
+for _, number in ipairs(call('HVALS', P .. 'paths')) do numbers[number:match('%d+')] = true end
+
+local function tidy(id)
+  for _, field in ipairs(call('HKEYS', key('meta', id))) do
+    if tonumber(field) and not numbers[field] then call('HDEL', key('meta', id), field) end
+  end
+end
+
+local entries, horizon = stretch({{P .. 'open', ''}, {P .. 'done', ''}}, false, '-inf', '+inf', {tonumber(score), after}, math.min(STRETCH, math.max(100, most)))
+local rows, looked, last = {}, 0, horizon or {tonumber(score), after}
+for i, entry in ipairs(entries) do
+  if i > most then break end
+  local id = entry[2]
+  local r = look(id)
+  if r and r[META] == LABELLED then tidy(id) end
+  if r and r[META] and #ARGV > at then
+    local values = call('HMGET', key('meta', id), unpack(ARGV, at + 1))
+    rows[#rows + 1] = id
+    rows[#rows + 1] = values
+  end
+  looked, last = i, entry
+end
+local more = (horizon or looked < #entries) and 1 or 0
+if looked == #entries and horizon then last = horizon end
+return {int(last[1]), last[2], more, looked, rows}

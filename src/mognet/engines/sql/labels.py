@@ -1,0 +1,108 @@
+"""The index of metadata: which paths are in it, and how it comes and goes.
+
+The paths are those of the file, per app, so that each process indexes what any of them has declared. A session knows them by the number
+that grows with each change of them (``app.paths``), at which every transaction that writes metadata looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from mognet.codec import labels
+from mognet.engines.sql import statements as sql
+from mognet.engines.sql.session import Finish, Operation, Session, dump
+from mognet.records import Reindexed
+
+
+def add(session: Session, rows: Iterable[tuple[int, bytes]]) -> None:
+    """Index new jobs: (row, metadata)."""
+    paths = session.paths()
+    if paths:
+        _put(session, [(paths[path], label, seq) for seq, metadata in rows for path, label in labels(metadata, paths).items()])
+
+
+def change(session: Session, seq: int, old: bytes, new: bytes) -> None:
+    """Index a job anew whose metadata has changed."""
+    paths = session.paths()
+    if paths:
+        before, after = set(_labels(paths, old)), set(_labels(paths, new))
+        _drop(session, [(path, label, seq) for path, label in before - after])
+        _put(session, [(path, label, seq) for path, label in after - before])
+
+
+def remove(session: Session, seqs: Sequence[int]) -> None:
+    """Take jobs out that are about to be deleted; their metadata says where they stand."""
+    paths = session.paths()
+    if paths:
+        rows = session.all(sql.METADATA, session.app, dump(seqs))
+        _drop(session, [(path, label, seq) for seq, metadata in rows for path, label in _labels(paths, metadata)])
+
+
+def _labels(paths: dict[str, int], metadata: bytes) -> list[tuple[int, bytes]]:
+    return [(paths[path], label) for path, label in labels(metadata, paths).items()]
+
+
+def _put(session: Session, rows: list[tuple[int, bytes, int]]) -> None:
+    if rows:
+        session.blocks(sql.put_labels, sorted(rows))
+
+
+def _drop(session: Session, rows: list[tuple[int, bytes, int]]) -> None:
+    if rows:
+        session.connection.executemany(sql.DROP_LABEL, rows)
+
+
+def declare(wanted: Collection[str], only: bool) -> Operation[frozenset[str]]:
+    """Index these paths from now on; answer which of them are indexed for all jobs."""
+
+    def work(session: Session) -> Finish[frozenset[str]]:
+        known = session.paths()
+        new = sorted(set(wanted) - known.keys())
+        gone = [number for path, number in known.items() if only and path not in wanted]
+        if new:
+            walked = session.one(sql.LAST_ROW, *session.rows())
+            for path in new:
+                session.run(sql.ADD_PATH, session.app, path, None if walked is None else walked[0])
+        if gone:
+            session.run(sql.DROP_PATHS, dump(gone))
+        if new or gone:
+            session.run(sql.PATHS_CHANGED, session.app)
+        whole = session.whole()
+        return lambda: frozenset(path for path in wanted if path in whole)
+
+    return work
+
+
+def reindex(limit: int) -> Operation[Reindexed]:
+    """Index some more of the jobs that came before their paths were declared, and delete some of what was given up."""
+
+    def work(session: Session) -> Finish[Reindexed]:
+        deleted, dropped = _delete_dropped(session, limit)
+        behind = session.all(sql.BEHIND, session.app)
+        if not behind:
+            return lambda: Reindexed(deleted, int(dropped))
+        # From the newest job to the oldest, together for those paths that have come as far.
+        walked = max(row[2] for row in behind)
+        low, _ = session.rows()
+        rows = session.all(sql.WALK, low, walked, limit)
+        paths = {name: path for path, name, at in behind if at == walked}
+        _put(session, [(path, label, seq) for seq, metadata in rows for path, label in _labels(paths, metadata)])
+        reached = rows[-1][0] - 1 if len(rows) == limit else None
+        session.run(sql.WALKED, session.app, walked, reached)
+        if reached is None:
+            session.run(sql.PATHS_CHANGED, session.app)
+        left = max([row[2] - low for row in behind if row[2] != walked] + ([] if reached is None else [reached - low]), default=0)
+        return lambda: Reindexed(len(rows) + deleted, left + int(dropped))
+
+    return work
+
+
+def _delete_dropped(session: Session, limit: int) -> tuple[int, bool]:
+    """How many labels were deleted, and whether there may be more."""
+    deleted = 0
+    for (path,) in session.all(sql.DROPPED, session.app):
+        deleted += session.run(sql.DELETE_LABELS, path, limit - deleted)
+        if deleted >= limit:
+            return deleted, True
+        session.run(sql.DELETE_PATH, path)
+    return deleted, False

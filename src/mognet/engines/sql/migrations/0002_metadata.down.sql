@@ -1,0 +1,11 @@
+DROP TABLE log;
+DROP TABLE label;
+DROP TABLE path;
+DROP INDEX job_changed;
+ALTER TABLE job DROP COLUMN changed;
+ALTER TABLE job DROP COLUMN progress;
+ALTER TABLE app DROP COLUMN noted_until;
+ALTER TABLE app DROP COLUMN noted_since;
+ALTER TABLE app DROP COLUMN changed;
+ALTER TABLE app DROP COLUMN paths;
+ALTER TABLE app DROP COLUMN identity;

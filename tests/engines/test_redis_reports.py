@@ -1,0 +1,259 @@
+"""What is particular to the Redis engine where it indexes metadata, takes notes of changes, and keeps bodies and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from mognet.codec import dumps, label
+from mognet.engine import CHANGED
+from mognet.engines.redis import keys
+from mognet.engines.redis.engine import RedisEngine
+from mognet.engines.redis.scripts import inline, script
+from mognet.outcomes import failed, merge_metadata, rerun, succeeded
+from mognet.records import Query, Wanted
+from mognet.testing.conformance.bench import make_job
+from servers.redis import empty_redis
+
+LUA = files("mognet.engines.redis") / "lua"
+APP = "mognet:{app}:app"
+
+
+@pytest.fixture
+def url() -> str:
+    return empty_redis()
+
+
+@pytest.fixture
+def server(url: str) -> Iterator[Redis]:
+    with Redis.from_url(url, protocol=2) as client:
+        yield client
+
+
+def wants(path: str, *values: object) -> Query:
+    return Query(metadata=(Wanted(path, frozenset(label(value) for value in values)),))
+
+
+async def found(engine: RedisEngine, query: Query) -> int:
+    return len([record async for record in engine.search(query)])
+
+
+def looked_at(server: Redis) -> int:
+    """How many rows the scripts have read so far."""
+    return int(server.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0))
+
+
+# --- the index
+
+
+async def test_a_page_costs_what_is_on_it(url: str, server: Redis) -> None:
+    """However many jobs there are, and whichever of the conditions is the narrow one."""
+    async with RedisEngine(url) as engine:
+        await engine.declare(["tenant", "user"])
+        for number in range(5):
+            await engine.submit([make_job(metadata=dumps({"tenant": "a", "user": n})) for n in range(number * 1000, number * 1000 + 1000)])
+        await found(engine, wants("user", 0))
+        for query, records, rows in (
+            (wants("user", 4321), 1, 10),
+            (wants("tenant", "a")._replace(metadata=(*wants("tenant", "a").metadata, *wants("user", 1, 2, 3).metadata)), 3, 20),
+            (wants("tenant", "a")._replace(newest_first=True, limit=50), 50, 60),
+        ):
+            before = looked_at(server)
+            assert await found(engine, query) == records
+            assert looked_at(server) - before <= rows
+
+
+async def test_more_values_than_one_look(url: str) -> None:
+    """Counting by value goes on where it stopped, and a condition with very many values needs no index."""
+    async with RedisEngine(url) as engine:
+        await engine.declare(["user"])
+        await engine.submit([make_job(metadata=dumps({"user": n // 2})) for n in range(1400)])
+        await engine.submit([make_job()])
+        counted = await engine.count(Query(), by="metadata:user")
+        assert counted == {"": 1} | {str(n): 2 for n in range(700)}
+        assert await found(engine, wants("user", *range(90))) == 180
+        assert await found(engine, wants("user", *range(300))) == 600
+        assert await engine.count(wants("user", *range(300)), by="state") == {"PENDING": 600}
+
+
+async def test_a_walk_that_is_interrupted_goes_on(url: str, server: Redis) -> None:
+    """Where it stands is kept at the server, and jobs that end meanwhile are not passed over."""
+    async with RedisEngine(url) as engine, RedisEngine(url) as other:
+        await engine.submit([make_job(metadata=dumps({"user": n})) for n in range(1500)])
+        claims = await engine.claim("node", ["q"], 700, lease=100)
+        assert await engine.declare(["user"]) == frozenset()
+        first = await engine.reindex(limit=400)
+        assert (first.done, first.left) == (400, 1100)
+        await engine.settle([succeeded(claim.token, b"1") for claim in claims])
+        assert await other.declare(["user"]) == frozenset()
+        second = await other.reindex(limit=2000)
+        assert (second.done, second.left) == (1100, 0)
+        assert server.zcard("mognet:{app}:has:1") == 1500
+        assert await engine.declare(["user"]) == {"user"}
+        assert await engine.count(Query(), by="metadata:user") == {str(n): 1 for n in range(1500)}
+
+
+async def test_what_changes_between_the_steps_of_a_walk(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read is not written if the job says something else by then, or is another one."""
+    async with RedisEngine(url) as engine, RedisEngine(url) as other:
+        jobs = [make_job(metadata=dumps({"user": {"id": 1}})) for _ in range(4)]
+        await engine.submit(jobs)
+        await engine.declare(["user.id"])
+        run = engine._run
+
+        async def meddled(name: str, /, *arguments: bytes | int) -> object:
+            if name == "index":
+                await other.update(jobs[0].id, merge_metadata(dumps({"user": {"id": 2}})))
+                await other.update(jobs[1].id, merge_metadata(dumps({"user": {}})))
+                await other.delete([jobs[2].id, jobs[3].id])
+                await other.submit([make_job(id=jobs[2].id)])
+            return await run(name, *arguments)
+
+        monkeypatch.setattr(engine._indexing, "_run", meddled)
+        assert (await engine.reindex()).left == 0
+        assert await engine.declare(["user.id"]) == {"user.id"}
+        assert await found(engine, wants("user.id", 1)) == 0
+        assert await found(engine, wants("user.id", 2)) == 1
+        assert await engine.count(Query(), by="metadata:user.id") == {"2": 1, "": 2}
+
+
+async def test_given_up_and_declared_again(url: str, server: Redis) -> None:
+    """The old labels are no labels of the new declaration; nothing of the old index stays."""
+    async with RedisEngine(url) as engine, RedisEngine(url) as other:
+        await engine.declare(["user"])
+        job = make_job(metadata=dumps({"user": 1}))
+        await other.submit([job])
+        await engine.declare([], only=True)
+        assert server.exists("mognet:{app}:has:1") == 0
+        await other.update(job.id, merge_metadata(dumps({"user": 2})))
+        assert await engine.declare(["user"]) == frozenset()
+        while (await other.reindex(limit=1)).left:
+            pass
+        assert await engine.declare(["user"]) == {"user"}
+        assert await found(engine, wants("user", 1)) == 0
+        assert await found(engine, wants("user", 2)) == 1
+        assert set(server.hkeys(f"mognet:{{app}}:meta:{job.id.hex}")) == {b'"user"', b"2"}
+        await engine.delete([job.id])
+        assert server.keys("mognet:{app}:has:*") == []
+
+
+async def test_a_server_that_was_emptied(url: str, server: Redis) -> None:
+    """What an engine knew of its indexes is not believed any more."""
+    async with RedisEngine(url) as engine, RedisEngine(url) as other:
+        await engine.declare(["user", "tenant"])
+        await engine.submit([make_job(metadata=dumps({"user": 1, "tenant": "a"}))])
+        server.flushall()
+        await other.declare(["tenant"])
+        assert await engine.submit([make_job(metadata=dumps({"user": 1, "tenant": "a"}))]) == [True]
+        assert await found(engine, wants("user", 1)) == 1
+        assert await found(engine, wants("tenant", "a")) == 1
+        assert await found(other, wants("tenant", 1)) == 0
+
+
+# --- changes
+
+
+async def test_no_notes_for_nobody(url: str, server: Redis) -> None:
+    """Until somebody asks, and when nobody has asked for long; then what is left of them goes, and who comes back is told so."""
+    async with RedisEngine(url) as engine:
+        await engine.submit([make_job()])
+        assert server.exists("mognet:{app}:changes") == 0
+        at = (await engine.changes(None)).at
+        await engine.submit([make_job()])
+        assert server.zcard("mognet:{app}:changes") == 1
+        assert len((await engine.changes(at)).changed) == 1
+        server.hset(APP, "watched", 1)
+        await engine.submit([make_job()])
+        assert server.exists("mognet:{app}:changes") == 0
+        assert server.hget(APP, "watched") is None
+        await engine.submit([make_job()])
+        again = await engine.changes(at)
+        assert again.lost
+        assert not (await engine.changes(again.at)).lost
+
+
+async def test_reading_writes_seldom(url: str, server: Redis) -> None:
+    """That somebody still reads is written once an hour."""
+    async with RedisEngine(url) as engine:
+        at = (await engine.changes(None)).at
+        until = server.hget(APP, "watched")
+        await engine.changes(at)
+        assert server.hget(APP, "watched") == until
+        server.hincrby(APP, "watched", -3_600_000_001)
+        await engine.changes(at)
+        assert int(server.hget(APP, "watched") or 0) >= int(until or 0)
+
+
+async def test_one_ring_for_a_batch(url: str) -> None:
+    """However many jobs change in one step."""
+    async with RedisEngine(url) as engine:
+        await engine.changes(None)
+        async with engine.subscribe(CHANGED, "end") as signals:
+            await engine.submit([make_job() for _ in range(300)])
+            await engine.claim("node", ["q"], 300, lease=100)
+            await engine.publish("end", b"")
+            heard = []
+            async with asyncio.timeout(20):
+                async for signal in signals:
+                    heard.append(signal.channel)
+                    if signal.channel == "end":
+                        break
+        assert heard == [CHANGED, CHANGED, "end"]
+
+
+# --- bodies and values
+
+
+async def test_where_bodies_and_values_are(url: str, server: Redis) -> None:
+    """One text for a job that succeeded, two for one that did not; a rerun leaves one."""
+    async with RedisEngine(url) as engine:
+        await engine.submit([make_job(), make_job()])
+        good, bad = await engine.claim("node", ["q"], 2, lease=10)
+        await engine.settle([succeeded(good.token, b"value"), failed(bad.token, b"error")])
+
+        def texts(id: object) -> set[str]:
+            return {key.decode().split(":")[2] for key in server.keys(f"mognet:{{app}}:*:{id}")} - {"job"}
+
+        assert texts(good.token.id.hex) == {"body"}
+        assert texts(bad.token.id.hex) == {"body", "value"}
+        assert [await engine.value(each.token.id) for each in (good, bad)] == [b"value", b"error"]
+        await engine.update(bad.token.id, rerun(b"again"), unless=())
+        assert texts(bad.token.id.hex) == {"body"}
+        assert await engine.body(bad.token.id) == b"again"
+
+
+# --- the scripts
+
+
+def test_the_fields_are_the_same_everywhere() -> None:
+    text = (LUA / "common.lua").read_text()
+    listed = re.search(r"local FIELDS = \{(.*)\}", text)
+    assert listed is not None
+    assert re.findall("'(.)'", listed[1]) == list(keys.FIELDS)
+    assert f"RECORD, PROGRESS = {keys.RECORD}, {keys.RECORD + 1}" in text
+    used = {name for path in LUA.iterdir() for name in re.findall(r"P \.\. 'app', '(\w+)'", path.read_text())}
+    assert used <= set(keys.APP_FIELDS)
+
+
+def test_constants_are_put_in() -> None:
+    source = "local ONE, TWO = 1, 'two'\nlocal P = KEYS[1]\n-- ONE isn't\ncall('ONE', P, ONE, TWO, ONES)\n"
+    assert inline(source) == "\nlocal P = KEYS[1]\n-- ONE isn't\ncall('ONE', P, 1, 'two', ONES)\n"
+    assert b"r[STATE]" not in script("submit").text
+
+
+def test_rights_that_the_documentation_gives() -> None:
+    """Each command that a script calls."""
+    line = next(
+        line
+        for line in (Path(__file__).parents[2] / "docs/engines/redis.md").read_text().splitlines()
+        if line.startswith("ACL SETUSER mognet")
+    )
+    allowed = {word[1:].split("|")[0] for word in line.split() if word.startswith("+")}
+    called = {name.lower() for path in LUA.iterdir() for name in re.findall(r"'([A-Z]{3,})'", path.read_text())}
+    assert called - {"nx", "withscores", "limit", "numsub"} <= allowed
