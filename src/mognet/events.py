@@ -11,11 +11,12 @@ from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from mognet.codec import dump_metadata, label, labels, loads
+from mognet.codec import labels, loads
 from mognet.cursors import read_cursor, write_cursor
-from mognet.exceptions import InvalidCursor, InvalidMetadata, InvalidQuery
+from mognet.exceptions import InvalidCursor, InvalidQuery
+from mognet.finding import read_metadata
 from mognet.progress import Progress, load_progress
-from mognet.records import Place, Query, Record, Wanted
+from mognet.records import Place, Query, Record
 from mognet.states import ResultState
 
 MOST_WAITING = 2000
@@ -97,23 +98,9 @@ def make_want(id: UUID | None, root: UUID | None, metadata: Mapping[str, Any] | 
         return Want(Query(id_prefix=id.hex), id=id)
     if root is not None:
         return Want(Query(root=root), root=root)
-    return Want() if metadata is None else Want(Query(metadata=_conditions(metadata)))
-
-
-def _conditions(metadata: Mapping[str, Any]) -> tuple[Wanted, ...]:
-    if not metadata:
+    if metadata is not None and not metadata:
         raise InvalidQuery("metadata={} says nothing: leave it out to watch all jobs")
-    return tuple(Wanted(path, _labels(path, value)) for path, value in metadata.items())
-
-
-def _labels(path: str, value: Any) -> frozenset[bytes]:
-    try:
-        plain = loads(dump_metadata({path: value}))[path]
-    except InvalidMetadata as error:
-        raise InvalidQuery(f"metadata cannot be watched for this: {error}") from None
-    if plain == []:
-        raise InvalidQuery(f"metadata key {path!r}: an empty list of values matches nothing")
-    return frozenset(label(each) for each in (plain if isinstance(plain, list) else [plain]))
+    return Want(Query(metadata=read_metadata(metadata)))
 
 
 class Walk(NamedTuple):

@@ -65,7 +65,7 @@ def read_filters(call: str, filters: Mapping[str, Any]) -> Query:
         root=_id("root", filters.get("root")),
         created_after=_moment("created_after", filters.get("created_after")),
         created_before=_moment("created_before", filters.get("created_before")),
-        metadata=_conditions(filters.get("metadata")),
+        metadata=read_metadata(filters.get("metadata")),
     )
 
 
@@ -143,7 +143,8 @@ def _moment(name: str, given: Any) -> float | None:
         raise InvalidQuery(f"{name}={given.isoformat()}: has no place on this machine's clock") from None
 
 
-def _conditions(given: Any) -> tuple[Wanted, ...]:
+def read_metadata(given: Any) -> tuple[Wanted, ...]:
+    """The conditions that values by key make. Raises :class:`InvalidQuery`."""
     if given is None:
         return ()
     if not isinstance(given, Mapping):
