@@ -199,6 +199,7 @@ async def delayed_parent(context: Context, seconds: float) -> int:
 async def work(context: Context, number: int, seconds: float) -> int:
     """Work in a few steps, each noted in the state and in the metadata."""
     done: int = await insist(lambda: context.state.get("done", 0))
+    await insist(lambda: context.state.set("read", done))  # ends here if it had lost its job already, and so read nothing
     begin(context, done=done)
     for step in range(done, 3):
         await asyncio.sleep(seconds / 3)

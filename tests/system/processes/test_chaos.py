@@ -339,9 +339,9 @@ class Check:
             newest = 0
             for line in lines:
                 if line["kind"] == "start":
-                    if line["start"] < newest:  # it has lost its claim before it read its notes, and so reads none
+                    if line["start"] < newest:  # it stood still after it had read them
                         continue
-                    assert line["done"] >= noted, (id, lines)
+                    assert line["done"] >= noted, (line, lines)
                     newest = line["start"]
                 elif tokens.get(line["pid"]) == newest:
                     noted = line["step"]

@@ -157,8 +157,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 @on_servers
-async def test_a_store_that_is_restored_from_an_older_state(place: Place, tmp_path: Path) -> None:
+async def test_a_store_that_is_restored_from_an_older_state(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has forgotten is lost, and whoever waits for it is told; what it has forgotten the end of runs again; all else goes on."""
+    monkeypatch.setattr("mognet.engines.paired.GRACE_EMPTY", 1.0)
     store, backup = place.servers["store"], tmp_path / "backup"
     client = echo_app(place)
     async with client:
