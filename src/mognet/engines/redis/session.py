@@ -223,7 +223,7 @@ def explain(error: Exception, address: Address) -> MognetError:
         return error
     if isinstance(error, AuthenticationError) or says(error, "NOAUTH", "WRONGPASS"):
         return ImproperlyConfigured(f"{where} refuses the user name or the password: the URL has to hold them, redis://user:password@host")
-    if isinstance(error, NoPermissionError) or says(error, "NOPERM"):
+    if isinstance(error, NoPermissionError) or says(error, "NOPERM") or "user executing the script" in str(error):
         return ImproperlyConfigured(
             f"{where} does not let this user do what mognet needs ({error}): "
             "ACL SETUSER name ~mognet:* &mognet:* +@all -@admin -@dangerous +info (see the page on the Redis engine)"
