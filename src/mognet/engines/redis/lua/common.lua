@@ -166,7 +166,7 @@ end
 
 -- The metadata as a text, and the progress.
 local function described(id)
-  local items, progress = {}, nil
+  local items, progress = {}, false
   local found = call('HGETALL', key('meta', id))
   for i = 1, #found, 2 do
     if found[i]:byte() == QUOTE then items[#items + 1] = found[i] .. ':' .. found[i + 1] end
@@ -224,7 +224,7 @@ local function whole(id, r)
   if r[META] == DESCRIBED or r[META] == LABELLED then
     r[META], r[PROGRESS] = described(id)
   elseif not r[META] then
-    r[PROGRESS] = nil
+    r[PROGRESS] = false
   end
   r[PROGRESS + 1] = nil
   return r
