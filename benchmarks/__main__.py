@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks import watching
+
 ROOT = Path(__file__).parent.parent
 PEERS = {"huey": "huey==3.5.4", "dbos": "dbos==3.4.0"}
 OPS = {">=": lambda value, limit: value >= limit, "<=": lambda value, limit: value <= limit, "<": lambda value, limit: value < limit}
@@ -135,6 +137,10 @@ def measure(options: argparse.Namespace) -> Figures:
             say(f"run {number} of {options.runs}: {name}")
             runs[name].append(cycle(command, ones, tasks, *extra))
         trips.append(round_trips(ours, 200))
+    say("watching")
+    with tempfile.TemporaryDirectory(prefix="mognet-bench-") as folder:
+        files = (f"sqlite:///{folder}/{number}.db" for number in range(5))
+        watched = watching.measure(lambda command, what, _, *rest: call(command, what, next(files), *rest), "", options.quick)
     say("idle worker, imports")
     with tempfile.TemporaryDirectory(prefix="mognet-bench-") as folder:
         idle = call(ours, "idle", folder, 10)["idle"]
@@ -143,6 +149,7 @@ def measure(options: argparse.Namespace) -> Figures:
         "subjects": {name: medians(each) for name, each in runs.items()},
         "trip": medians(trips)["trip"],
         "idle": idle,
+        "watching": watched,
         "imports": import_times(statements, 8 if options.quick else 20),
         "loaded": loaded_needlessly(),
         "settings": {"tasks": tasks, "one by one": ones, "runs": options.runs, "peers": [PEERS[p] for p in PEERS if pythons.get(p)]},
@@ -169,6 +176,7 @@ def rows(found: Figures) -> list[Row]:
     table.append(Row("round trip p50, ms", f"{trip['p50']:.2f}", f"p95 {trip['p95']:.2f}", trip["p50"], ("<", 5)))
     memory = "" if idle["mb"] is None else f"{idle['mb']:.0f} MB"
     table.append(Row("idle worker, % of a core", f"{idle['cpu']:.2f}", memory, idle["cpu"], ("<", 1)))
+    table += [Row(*row) for row in watching.rows(found["watching"], 100)]
     for mine, theirs, target in IMPORTS:
         measure = f"{mine}, ms"
         table.append(Row(measure, f"{imports[mine]:.0f}", f"{theirs} {imports[theirs]:.0f}", imports[mine] / imports[theirs], target))

@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from mognet.backoff import Backoff
     from mognet.config import AppConfig
     from mognet.context import Context
+    from mognet.events import Event
     from mognet.exceptions import Pause, Retry
     from mognet.middleware import Middleware
+    from mognet.progress import Progress
     from mognet.registry import task
     from mognet.requests import Request
     from mognet.results import Result, ResultTree
+    from mognet.scope import metadata
     from mognet.services import ClassService
     from mognet.state import State
     from mognet.states import ResultState
@@ -26,14 +29,17 @@ __all__ = [
     "Backoff",
     "ClassService",
     "Context",
+    "Event",
     "Middleware",
     "Pause",
+    "Progress",
     "Request",
     "Result",
     "ResultState",
     "ResultTree",
     "Retry",
     "State",
+    "metadata",
     "task",
 ]
 
@@ -45,14 +51,17 @@ _HOMES = {
     "Backoff": "backoff",
     "ClassService": "services",
     "Context": "context",
+    "Event": "events",
     "Middleware": "middleware",
     "Pause": "exceptions",
+    "Progress": "progress",
     "Request": "requests",
     "Result": "results",
     "ResultState": "states",
     "ResultTree": "results",
     "Retry": "exceptions",
     "State": "state",
+    "metadata": "scope",
     "task": "registry",
 }
 

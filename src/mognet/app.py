@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Self, cast
 from uuid import UUID, uuid4
 
+from mognet.acting import Acting
 from mognet.backend import ResultBackend, job_id
 from mognet.backoff import Backoff
 from mognet.client import Client, create_request
 from mognet.config import AppConfig, default_url, resolve
 from mognet.config_legacy import Place, place_of
-from mognet.context import AppFace, Context
+from mognet.context import Context
 from mognet.control import CONTROL, NodeStatus, QueueStats, StatusQuery, write
-from mognet.engine import Engine, OpenEngine
+from mognet.engine import Engine, OpenEngine, until_back
 from mognet.engines import engine_factory
 from mognet.engines.guarded import GuardedEngine
 from mognet.exceptions import ImproperlyConfigured, NotConnected, QueueNotFound
+from mognet.finding import Indexes
 from mognet.middleware import MiddlewareStack
 from mognet.records import Query, Signal
 from mognet.registry import TaskMaker, TaskRegistry, global_registry
@@ -28,15 +30,18 @@ from mognet.requests import Request
 from mognet.results import Result
 from mognet.services import Services
 from mognet.states import ResultState
+from mognet.watching import Watch
 from mognet.worker import Worker
 
 _log = logging.getLogger(__name__)
+
+_RECONNECT = Backoff(base=0.1, cap=30.0)
 
 PURGE_BATCH = 500
 PURGE_LEASE = 30.0
 
 
-class App(AppFace):
+class App(Acting):
     """An application: its tasks, its jobs and, after :meth:`start`, a worker.
 
     :param name: keeps its jobs apart from other apps' on the same engine.
@@ -113,8 +118,13 @@ class App(AppFace):
         self._import_modules()
         engine = self._open_engine()
         await engine.__aenter__()
+        try:
+            indexes = await Indexes.declare(engine, self.config.searchable_metadata)
+        except BaseException:
+            await engine.__aexit__(None, None, None)
+            raise
         self._engine, self._loop = engine, asyncio.get_running_loop()
-        self._backend = ResultBackend(engine, self.registry, max_metadata_size=self.config.max_metadata_size)
+        self._backend = ResultBackend(engine, self.registry, max_metadata_size=self.config.max_metadata_size, indexes=indexes)
         self._client = Client(engine, self._backend, self.config, self.registry, self._middleware)
 
     def _open_engine(self) -> Engine:
@@ -169,14 +179,17 @@ class App(AppFace):
     async def _connect_patiently(self) -> None:
         """A worker that cannot reach its engine keeps trying."""
         failures = 0
+        lookout: Engine | None = None
         while True:
             try:
                 return await self.connect()
             except ConnectionError as error:
                 failures += 1
-                delay = Backoff(base=0.1, cap=30.0).delay(failures)
+                delay = _RECONNECT.delay(failures)
                 _log.warning("cannot connect, trying again in %.1f s: %s", delay, error)
-                await asyncio.sleep(delay)
+                lookout = lookout or self._open_engine()
+                if await until_back(lookout, delay):
+                    failures = 0
 
     async def stop(self, grace: float | timedelta | None = None) -> None:
         """Stop the worker: no more jobs; those that run have ``grace`` seconds (default ``config.shutdown_grace``) to end.
@@ -266,6 +279,35 @@ class App(AppFace):
         id is marked, so that a later submit of it does not run.
         """
         return await self._connected_client().revoke(job_id(id), force=force)
+
+    # watching
+
+    def watch(
+        self,
+        id: UUID | str | None = None,
+        *,
+        root: UUID | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        since: str | None = None,
+    ) -> Watch:
+        """What happens to jobs, as events: ``async for event in app.watch(id)``.
+
+        * ``watch(id)``: the job as it is, then its changes; ends with its final state.
+        * ``watch(root=id)``: each job of a tree as it is, then changes; ends when the root and all under it have ended.
+        * ``watch(metadata={"tenant": "acme"})``: changes, from now on, of jobs whose metadata are so at that moment; a list of values
+          means any of them, and dots lead into objects. Does not end by itself.
+        * ``watch()``: changes of all jobs, from now on. Does not end by itself.
+
+        ``since``: an event's cursor, or one of :meth:`cursor`: go on from there. A job that changes more often than the watch is read is
+        told in its latest state; none goes missing. When the app is closed, watches end. An engine that cannot be reached ends none.
+        Raises :class:`InvalidQuery`, and while it is read :class:`ResultLost` and :class:`InvalidCursor`.
+        """
+        _, backend = self._connected()
+        return backend.hub.watch(None if id is None else job_id(id), None if root is None else job_id(root), metadata, since)
+
+    async def cursor(self) -> str:
+        """A cursor for :meth:`watch` to go on from this moment."""
+        return await self._connected()[1].hub.cursor()
 
     # queues and nodes
 

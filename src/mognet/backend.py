@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID
 
 from mognet.codec import ErrorInfo, dump_metadata, load_error, loads
-from mognet.engine import Engine, GroupBy
+from mognet.engine import METADATA, Engine
+from mognet.entries import LogEntry, read_entry
 from mognet.exceptions import ResultLost, ResultValueLost
-from mognet.outcomes import merge_metadata, set_ttl
+from mognet.finding import Filters, Indexes, Order, long_values, name_groups, read_by, read_filters, read_order, read_place, sort_groups
+from mognet.outcomes import merge_metadata, set_progress, set_ttl
 from mognet.records import Query, Record, Token
 from mognet.registry import TaskRegistry
 from mognet.results import Result
+from mognet.states import ResultState
 from mognet.times import in_seconds
 from mognet.waiting import Ended, Waiters
+from mognet.watching import Hub, Watch
 
 
 def job_id(id: UUID | str) -> UUID:
@@ -31,16 +35,19 @@ def job_id(id: UUID | str) -> UUID:
 
 
 class ResultBackend:
-    """Reads, waits for, labels and deletes jobs by their ids."""
+    """Reads, finds, waits for, labels and deletes jobs."""
 
-    def __init__(self, engine: Engine, registry: TaskRegistry, *, max_metadata_size: int) -> None:
+    def __init__(self, engine: Engine, registry: TaskRegistry, *, max_metadata_size: int, indexes: Indexes | None = None) -> None:
         self._engine = engine
+        self._indexes = Indexes(engine) if indexes is None else indexes
         self._registry = registry
         self._max_metadata_size = max_metadata_size
         self.waiters: Waiters = Waiters(engine)
+        self.hub: Hub = Hub(engine)
 
     async def close(self) -> None:
-        """Stop waiting."""
+        """Stop waiting and watching."""
+        await self.hub.close()
         await self.waiters.close()
 
     def result(self, record: Record) -> Result[Any]:
@@ -59,9 +66,9 @@ class ResultBackend:
         """The job's result once it has ended. Raises TimeoutError after ``timeout`` seconds, :class:`ResultLost` if it is gone."""
         return Result((await self.ended(job_id(id), timeout=timeout))[0], self)
 
-    async def ended(self, id: UUID, *, timeout: float | None = None) -> Ended:
-        """Like :meth:`wait`: the record, and its value (or error) if that came along with the news."""
-        with self.waiters.expect(id) as ended:
+    async def ended(self, id: UUID, *, known: Record | None = None, timeout: float | None = None) -> Ended:
+        """Like :meth:`wait`: the record, and its value (or error) if that came along with the news. ``known`` is how it was last seen."""
+        with self.waiters.expect(id, known=known) as ended:
             async with asyncio.timeout(timeout):
                 return await ended
 
@@ -103,6 +110,23 @@ class ResultBackend:
         change = merge_metadata(data, token, limit=self._max_metadata_size)
         return await self._engine.update(job_id(id), change, unless=()) is not None
 
+    async def logs(self, id: UUID | str, *, after: int = 0) -> list[LogEntry]:
+        """What the job has logged, oldest first, as far as it is kept (``AppConfig.keep_logs``); entries numbered above ``after``."""
+        return [read_entry(line) for line in await self._engine.logs(job_id(id), after=after)]
+
+    async def write_progress(self, token: Token, progress: bytes) -> bool:
+        """Store how far an attempt is. False: the token is stale."""
+        return await self._engine.update(token.id, set_progress(token, progress)) is not None
+
+    def watch(self, id: UUID | str, *, since: str | None = None) -> Watch:
+        """What happens to the job; see :meth:`mognet.App.watch`."""
+        return self.hub.watch(job_id(id), None, None, since)
+
+    async def summary(self, id: UUID, root: UUID) -> dict[ResultState, int]:
+        """How many jobs of a tree, or of what is under a job of it, are in each state."""
+        counts = await self._engine.count(Query(root=root) if id == root else Query(under=id))
+        return {state: counts.get(state, 0) for state in ResultState}
+
     async def delete(self, id: UUID | str, *, include_children: bool = True) -> None:
         """Delete the job's record, value and notes; those of its descendants too."""
         top = job_id(id)
@@ -142,11 +166,44 @@ class ResultBackend:
         async for record in self._engine.search(Query(parent=job_id(id), limit=count)):
             yield Result(record, self)
 
-    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
-        """How many results match, by state, queue or task name."""
+    # finding
+
+    def find(
+        self, *, order: Order = "newest", limit: int | None = None, after: str | None = None, **filters: Unpack[Filters]
+    ) -> AsyncIterator[Result[Any]]:
+        """The results of the jobs that match (:class:`mognet.finding.Filters`), by creation; without a filter, of all.
+
+        To go on later, give the ``cursor`` of the last one as ``after``. What is found is brought in stretches: a job that changes
+        meanwhile is found as it then is, or not any more. Keys of metadata that are not in ``AppConfig.searchable_metadata`` are looked
+        for in every job. Raises :class:`InvalidQuery`, :class:`InvalidCursor`.
+        """
+        return self._find(read_order(read_filters("find", filters), order, limit), after)
+
+    async def _find(self, query: Query, after: str | None) -> AsyncIterator[Result[Any]]:
+        identity = await self._engine.identity()
+        if after is not None:
+            query = query._replace(after=read_place(identity, after))
+        await self._indexes.warn(query)
+        async for record in self._engine.search(query):
+            yield Result(record, self, identity)
+
+    async def count(self, *, by: str = "state", **filters: Unpack[Filters]) -> dict[str, int]:
+        """How many jobs match (as in :meth:`find`), by ``"state"``, ``"queue"``, ``"name"`` or ``"metadata:KEY"``; the largest first.
+
+        Values are shown as JSON; a string as it is, unless that could be another value, too. ``""`` is those without the key.
+        """
+        query, by = read_filters("count", filters), read_by(by)
+        await self._indexes.warn(query, by)
+        counted = await self._engine.count(query, by=by)
+        if by.startswith(METADATA):
+            counted = name_groups(counted, await long_values(self._engine, query, by.removeprefix(METADATA), counted))
+        return sort_groups(counted)
+
+    async def tally(self, query: Query, *, by: str = "state") -> dict[str, int]:
+        """How many records match a query, as the engine counts them."""
         return await self._engine.count(query, by=by)
 
-    async def find(self, query: Query) -> AsyncIterator[Result[Any]]:
-        """The results that match."""
+    async def search(self, query: Query) -> AsyncIterator[Result[Any]]:
+        """The results that match a query of the engine's."""
         async for record in self._engine.search(query):
             yield Result(record, self)

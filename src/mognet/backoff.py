@@ -43,3 +43,8 @@ class Backoff:
         """The wait in seconds after so many failures in a row."""
         ceiling = self.ceiling(failures)
         return random.uniform(0, ceiling) if self.jitter else ceiling
+
+
+def worth_saying(failures: int) -> bool:
+    """Whether a log should tell of this failure in a row: the first few, and then ever fewer of them."""
+    return failures & (failures - 1) == 0 or failures % 64 == 0

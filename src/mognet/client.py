@@ -10,10 +10,10 @@ from typing import Any
 from uuid import UUID
 
 from mognet.backend import ResultBackend
-from mognet.coalesce import Coalescer
+from mognet.coalesce import Coalescer, Company
 from mognet.codec import Call, dump_call, dump_metadata
 from mognet.config import AppConfig
-from mognet.context import Context
+from mognet.context import Context, Inherited
 from mognet.control import CONTROL, RevokeMessage, write
 from mognet.engine import Engine
 from mognet.exceptions import CouldNotSubmit, ImproperlyConfigured, MognetError, NotStorable, ResultLost
@@ -23,6 +23,7 @@ from mognet.records import Job, new_record
 from mognet.registry import TaskRegistry
 from mognet.requests import Request
 from mognet.results import Result
+from mognet.scope import scope_metadata, scope_trace
 from mognet.states import FINAL, ResultState
 
 MAX_LABEL = 1000
@@ -44,6 +45,8 @@ class Client:
         self._registry = registry
         self._middleware = middleware
         self._submits: Coalescer[Job, bool] = Coalescer(engine.submit)
+        self._submit_here: Callable[[Job], bool] | None = getattr(engine, "submit_here", None)
+        self._company = Company()
 
     async def close(self) -> None:
         """Wait until all that was submitted has been sent."""
@@ -64,6 +67,9 @@ class Client:
         return self._answer(job, added, None if added else await self._backend.get(job.id))
 
     async def _send(self, job: Job) -> Result[Any]:
+        if self._submit_here is not None and not self._company.is_expected() and self._submits.is_idle and self._submit_here(job):
+            await self._company.give_way()
+            return self._answer(job, True, None)
         added = await self._sent(self._submits.add(job), job)
         return self._answer(job, added, None if added else await self._backend.get(job.id))
 
@@ -84,10 +90,10 @@ class Client:
         with self._backend.waiters.expect(job.id, unborn=True) as ended:
             result = await self._send(job)
             if result.done:
-                return await result.unwrap()
+                return await result.unwrap(patient=True)
             self._backend.waiters.born(job.id)
             record, value = await ended
-        return await self._backend.result(record).unwrap(value)
+        return await self._backend.result(record).unwrap(value, patient=True)
 
     async def _sent(self, sending: asyncio.Future[bool], job: Job) -> bool:
         try:
@@ -105,25 +111,18 @@ class Client:
     async def _job(self, request: Request[Any], context: Context | None) -> Job:
         if context is not None:
             request.stack = [*context.stack, context.id]
+        request = self._labelled(request, context)
         if self._middleware:
             await self._middleware.call("on_request_submitting", request, context=context)
         deadline = request.deadline
         timeout = deadline.total_seconds() if isinstance(deadline, timedelta) else None
         latest = deadline.timestamp() if deadline is not None and not isinstance(deadline, timedelta) else None
-        try:
-            body = dump_call(Call(list(request.args), request.kwargs, request.stack, timeout, latest))
-        except NotStorable as error:
-            raise CouldNotSubmit(f"the arguments of {request.name} cannot be stored: {error}") from error
-        if len(body) > self._config.max_message_size:
-            raise CouldNotSubmit(
-                f"the arguments of {request.name} take {len(body)} bytes, more than max_message_size={self._config.max_message_size}; "
-                "store them elsewhere and pass a reference"
-            )
+        call = Call(list(request.args), request.kwargs, request.stack, timeout, latest, dict(scope_trace()))
         return Job(
             id=request.id,
             name=request.name,
             queue=self.route(request),
-            body=body,
+            body=write_call(request.name, call, limit=self._config.max_message_size),
             metadata=dump_metadata(request.metadata, limit=self._config.max_metadata_size),
             priority=self._priority(request),
             delay=request.due_in(),
@@ -134,6 +133,14 @@ class Client:
             ttl=self._config.result_ttl.total_seconds(),
             latest=latest,
         )
+
+    def _labelled(self, request: Request[Any], context: Context | None) -> Request[Any]:
+        """The request with what it inherits and what the scope gives; the caller's own is left as it is, to be submitted elsewhere too."""
+        keys, scope = self._config.inherited_metadata, scope_metadata()
+        labels = Inherited(context, keys) if keys and context is not None else {}
+        if not (labels or scope):
+            return request
+        return request.model_copy(update={"metadata": {**labels, **scope, **request.metadata}})
 
     def route(self, request: Request[Any]) -> str:
         """The queue: the request's own, else the configured route, else the task's, else the default."""
@@ -160,9 +167,12 @@ class Client:
         """A request whose arguments have been checked."""
         return create_request(self._registry, function, tuple(args), kwargs)
 
-    async def revoke(self, id: UUID, *, force: bool) -> Result[Any]:
-        """Mark a job and all below it REVOKED in one step, then tell the nodes that may run some of it."""
-        change = revoke(ttl=self._config.result_ttl.total_seconds())
+    async def revoke(self, id: UUID, *, force: bool = False, tombstone: bool = True) -> Result[Any]:
+        """Mark a job and all below it REVOKED in one step, then tell the nodes that may run some of it.
+
+        An unknown id is marked, too, or, without ``tombstone``, raises :class:`ResultLost`.
+        """
+        change = revoke(ttl=self._config.result_ttl.total_seconds())._replace(tombstone=tombstone)
         record = await self._engine.update(id, change, unless=() if force else FINAL)
         if record is None:
             raise ResultLost(id)
@@ -176,6 +186,19 @@ def create_request(registry: TaskRegistry, function: Callable[..., Any], args: t
     task = registry.of(function)
     task.check(args, kwargs)
     return Request(name=task.name, args=args, kwargs=kwargs)
+
+
+def write_call(name: str, call: Call, *, limit: int) -> bytes:
+    """The body of a job. Raises :class:`CouldNotSubmit` if it cannot be stored, or has more than ``limit`` bytes."""
+    try:
+        body = dump_call(call)
+    except NotStorable as error:
+        raise CouldNotSubmit(f"the arguments of {name} cannot be stored: {error}") from error
+    if len(body) > limit:
+        raise CouldNotSubmit(
+            f"the arguments of {name} take {len(body)} bytes, more than max_message_size={limit}; store them elsewhere and pass a reference"
+        )
+    return body
 
 
 def _cut(text: str, length: int) -> str:

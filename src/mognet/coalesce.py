@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
+from time import monotonic
 from typing import Generic, TypeVar
 
 A = TypeVar("A")
 R = TypeVar("R")
+
+CROWDED = 0.005
+"""Seconds for which others are expected after two tasks have come within this time."""
+
+LONG_TURN = 0.001
+"""Seconds after which a task that goes on without waiting lets others have their turn."""
 
 
 class Coalescer(Generic[A, R]):
@@ -25,6 +32,7 @@ class Coalescer(Generic[A, R]):
         self._limit = limit
         self._waiting: list[tuple[A, asyncio.Future[R]]] = []
         self._sender: asyncio.Task[None] | None = None
+        self._calling = False
 
     def add(self, item: A) -> asyncio.Future[R]:
         """Send an item with the next batch."""
@@ -33,6 +41,11 @@ class Coalescer(Generic[A, R]):
         if self._sender is None:
             self._start()
         return future
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits, and no call is under way."""
+        return not self._waiting and not self._calling
 
     async def drain(self) -> None:
         """Wait until all that was added has been sent."""
@@ -55,6 +68,7 @@ class Coalescer(Generic[A, R]):
             await self._send_batch(batch)
 
     async def _send_batch(self, batch: list[tuple[A, asyncio.Future[R]]]) -> None:
+        self._calling = True
         try:
             results = await self._call([item for item, _ in batch])
             for (_, future), result in zip(batch, results, strict=True):
@@ -66,5 +80,32 @@ class Coalescer(Generic[A, R]):
                     future.set_exception(error)
                     future.exception()  # a caller that left will not ask for it
         finally:
+            self._calling = False
             for _, future in batch:
                 future.cancel()  # those that are not done: the sending has been cancelled
+
+
+class Company:
+    """Whether others may want to go along with what comes now.
+
+    Where one task alone comes again and again, or nobody has come for a while, there is nobody to wait for.
+    """
+
+    def __init__(self) -> None:
+        self._task = 0
+        self._came = self._crowded_until = self._turned = 0.0
+
+    def is_expected(self) -> bool:
+        """Called by each task that comes; answers whether it is one of several."""
+        now, task = monotonic(), id(asyncio.current_task())
+        if task != self._task and now < self._came + CROWDED:
+            self._crowded_until = now + CROWDED
+        self._task, self._came = task, now
+        return now < self._crowded_until
+
+    async def give_way(self) -> None:
+        """Let others have their turn, if the present one has been long: for tasks that did what they came for without waiting."""
+        now = monotonic()
+        if now > self._turned + LONG_TURN:
+            self._turned = now
+            await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback
 import types
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -202,6 +202,12 @@ def labels(metadata: bytes, paths: Collection[str]) -> dict[str, bytes]:
     return found
 
 
+def select(metadata: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """The values at these paths, as far as there are any, by path."""
+    found = ((path, _reach(metadata, path)) for path in paths)
+    return {path: value for path, value in found if value is not _NOTHING}
+
+
 def _reach(value: Any, path: str) -> Any:
     for key in path.split("."):
         value = value.get(key, _NOTHING) if isinstance(value, dict) else _NOTHING
@@ -230,6 +236,8 @@ class Call(NamedTuple):
     """Seconds it may run."""
     latest: float | None
     """The latest moment, in seconds since 1970."""
+    trace: dict[str, str] = {}  # noqa: RUF012 - never changed
+    """The trace context that it belongs to: header fields."""
 
 
 EMPTY_CALL = Call([], {}, [], None, None)
@@ -238,11 +246,13 @@ _NO_CALL = b'{"v":1}'
 
 def dump_call(call: Call) -> bytes:
     """The body of a job. Raises :class:`NotStorable`."""
+    if call == EMPTY_CALL:
+        return _NO_CALL
     body: dict[str, Any] = {"v": 1}
     for field, value in zip(Call._fields, call, strict=True):
         if value is not None and (value or value == 0):
             body[field] = value
-    return _NO_CALL if len(body) == 1 else dumps(body, nesting=MAX_NESTING + 2)
+    return dumps(body, nesting=MAX_NESTING + 2)
 
 
 def load_call(body: bytes) -> Call:
@@ -258,7 +268,10 @@ def load_call(body: bytes) -> Call:
         raise ValueError("this is not a call: args, kwargs or stack are of another kind")
     if not all(moment is None or isinstance(moment, int | float) for moment in (timeout, latest)):
         raise ValueError("this is not a call: timeout or latest is not a number")
-    return Call(args, kwargs, [UUID(each) for each in stack], timeout, latest)
+    trace = data.get("trace", {})
+    if not (isinstance(trace, dict) and all(isinstance(value, str) for value in trace.values())):
+        trace = {}  # it is no part of what the job does
+    return Call(args, kwargs, [UUID(each) for each in stack], timeout, latest, trace)
 
 
 # --- errors

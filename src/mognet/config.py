@@ -20,11 +20,23 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from mognet.config_files import app_setting, default_url, find_file, project_root, read_table
 from mognet.config_legacy import PLACES, broker_urls, check_places, check_state_backend, drop_beaten, spread, store_url
 from mognet.exceptions import ImproperlyConfigured
+from mognet.paths import check_path
 from mognet.redaction import redact_url
 from mognet.times import LONGEST
 
@@ -59,6 +71,7 @@ Count = Annotated[int, BeforeValidator(_number)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta(0), le=LONGEST)]
 Period = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0), le=LONGEST)]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+MetadataPath = Annotated[str, AfterValidator(check_path)]
 Broker = Annotated[str | list[str] | None, BeforeValidator(broker_urls)]
 Store = Annotated[str | None, BeforeValidator(store_url)]
 
@@ -178,6 +191,17 @@ class AppConfig(_Settings):
         default=16 * 1024**2, description="Largest value of a task, in bytes; a larger one fails the job (16 MiB)."
     )
     max_metadata_size: Size = Field(default=16 * 1024, description="Largest metadata of one job, in bytes of JSON (16 KiB).")
+    searchable_metadata: set[MetadataPath] = Field(
+        default_factory=set,
+        description="Keys of metadata that are indexed, so that jobs are found by them quickly; dots reach into objects (`user.id`).",
+    )
+    inherited_metadata: set[str] = Field(
+        default_factory=set, description="Keys of metadata that a job hands down to its children, unless they have them themselves."
+    )
+    keep_logs: Count = Field(
+        default=0, ge=0, le=10_000, description="Log records of each job that are kept with it, the last ones; 0: none."
+    )
+    keep_prints: bool = Field(default=False, description="With `keep_logs`: keep lines that a job prints, too.")
     show_arguments: bool = Field(
         default=False, description="Store a printable form of the arguments with each job. Off: they may hold secrets."
     )

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import functools
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
@@ -14,10 +14,11 @@ from uuid import UUID
 
 from mognet.backend import ResultBackend
 from mognet.calling import Calling
-from mognet.codec import Call, loads
+from mognet.codec import Call, dump_metadata, loads
 from mognet.config import AppConfig
 from mognet.control import NodeStatus, QueueStats
 from mognet.exceptions import AttemptLost, ResultLost
+from mognet.progress import Reporter, track, track_sync
 from mognet.records import Claim, Record, Token
 from mognet.requests import Request
 from mognet.results import Result
@@ -27,6 +28,7 @@ from mognet.times import LONGEST, from_seconds
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class AppFace(Calling["Context"]):
@@ -90,6 +92,7 @@ class Context(Calling["Context"]):
         self._loop = loop
         self._over = False
         self._calls: set[concurrent.futures.Future[Any]] = set()
+        self._reporter: Reporter | None = None
 
     @functools.cached_property
     def request(self) -> Request[Any]:
@@ -122,6 +125,17 @@ class Context(Calling["Context"]):
     def stack(self) -> list[UUID]:
         """The ids of the jobs above this one, outermost first."""
         return self._call.stack
+
+    @functools.cached_property
+    def labels(self) -> dict[str, Any]:
+        """The job's metadata as this attempt knows it: as it was claimed, with what the attempt has set since."""
+        labels: dict[str, Any] = loads(self._claim.record.metadata)
+        return labels
+
+    @property
+    def trace(self) -> Mapping[str, str]:
+        """The trace context that was in force where the job was submitted (``traceparent``, ``tracestate``); empty if there was none."""
+        return self._call.trace
 
     # children
 
@@ -191,6 +205,45 @@ class Context(Calling["Context"]):
         """Merge keys into the job's metadata; ``request.metadata`` stays as it was. Raises :class:`InvalidMetadata`."""
         if not await self.app.result_backend.change_metadata(self.id, metadata, self.token):
             raise AttemptLost(f"the metadata of job {self.id} cannot be written: this attempt no longer owns the job")
+        self.labels.update(loads(dump_metadata(metadata)))
+
+    # how far it is
+
+    async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Say how far the task is: so much done, of so much in all if that is known, and a word on what it is doing.
+
+        It may be called as often as you like: at most ten times a second something is written, and what was said last always is, before
+        the job ends, pauses or is handed back. A message is cut at 200 characters. An engine that cannot be reached fails no task.
+        Raises ValueError or TypeError for what is no finite number from 0 on, and :class:`AttemptLost`.
+        """
+        await self._progress().say(done, total, message)
+
+    def track(self, items: Iterable[T] | AsyncIterable[T], total: float | None = None) -> AsyncIterator[T]:
+        """The items, one by one, while progress is told: ``async for item in context.track(items)``.
+
+        An item counts as done when the next is asked for. ``total`` is their number if they have one.
+        """
+        return track(self._progress(), items, total)
+
+    def track_sync(self, items: Iterable[T], total: float | None = None) -> Iterator[T]:
+        """The same for ``def`` tasks: ``for item in context.track_sync(items)``. Raises :class:`AttemptLost` once the job is stopped."""
+        return track_sync(self._progress(), items, total)
+
+    def _progress(self) -> Reporter:
+        if self._reporter is None:
+
+            async def write(data: bytes) -> bool:
+                return await self.app.result_backend.write_progress(self.token, data)
+
+            self._reporter = Reporter(self.id, write, self._loop)
+            if self._over:
+                self._reporter.stop()
+        return self._reporter
+
+    async def end_progress(self, *, write: bool) -> None:
+        """Called when the outcome of the attempt is known, before it is stored."""
+        if self._reporter is not None:
+            await self._reporter.close(write=write)
 
     def call_threadsafe(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """For ``def`` tasks: run a coroutine on the app's event loop, and give its result.
@@ -222,8 +275,29 @@ class Context(Calling["Context"]):
     def end(self) -> None:
         """Called when the attempt is over: a function that cannot be stopped is at least not left waiting on the event loop."""
         self._over = True
+        if self._reporter is not None:
+            self._reporter.stop()
         for call in list(self._calls):
             call.cancel()
+
+
+class Inherited(Mapping[str, Any]):
+    """Those keys of a job's metadata that its children inherit, as they are at each look."""
+
+    def __init__(self, context: Context, keys: Collection[str]) -> None:
+        self._context = context
+        self._keys = keys
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._context.labels[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._context.labels if key in self._keys)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class _FreeingSlot:
@@ -236,9 +310,9 @@ class _FreeingSlot:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    async def ended(self, id: UUID, *, timeout: float | None = None) -> tuple[Record, bytes | None]:
+    async def ended(self, id: UUID, *, known: Record | None = None, timeout: float | None = None) -> tuple[Record, bytes | None]:
         async with self._slot.waiting():
-            return await self._backend.ended(id, timeout=timeout)
+            return await self._backend.ended(id, known=known, timeout=timeout)
 
 
 def _deadline(call: Call) -> datetime | timedelta | None:

@@ -22,6 +22,7 @@ def write_cursor(kind: Kind, identity: str, *parts: str | float) -> str:
 
 def read_cursor(kind: Kind, identity: str, cursor: str) -> list[Any]:
     """The parts of a cursor. Raises :class:`InvalidCursor` if it is none of this kind and store."""
+    parts: list[Any]
     try:
         if len(cursor) > MAX_CURSOR:
             raise ValueError("too long")

@@ -22,6 +22,7 @@ The laws, each of which has a group of tests in :mod:`mognet.testing.conformance
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol, Self, runtime_checkable
@@ -66,7 +67,9 @@ METADATA = "metadata:"
 class Engine(Protocol):
     """Line and records of one app. An async context manager: entering connects, leaving closes.
 
-    Operations raise :class:`mognet.exceptions.ConnectionError` when the engine cannot be reached.
+    Operations raise :class:`mognet.exceptions.ConnectionError` when the engine cannot be reached. Who gets one may ask again within a
+    second, for ever: that its servers are not stormed meanwhile is the engine's own business. Entering is not guarded in this way: who
+    tries again waits longer each time, by :func:`until_back`.
     """
 
     async def __aenter__(self) -> Self: ...
@@ -285,3 +288,12 @@ class Broker(Protocol):
 
 OpenEngine = Callable[[], Engine]
 """Makes an engine on the same line and records; what another event loop needs to reach them too."""
+
+
+async def until_back(engine: Engine | Broker, seconds: float) -> bool:
+    """Wait so long; less if the engine, entered or not, has an ``until_back`` of its own and tells by it that its server is back (True)."""
+    wait = getattr(engine, "until_back", None)
+    if wait is None:
+        await asyncio.sleep(seconds)
+        return False
+    return bool(await wait(seconds))

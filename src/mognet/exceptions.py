@@ -15,7 +15,8 @@
     │   ├── ResultFailed
     │   │   └── Revoked
     │   ├── ResultValueLost
-    │   └── ResultLost
+    │   ├── ResultLost
+    │   └── NotRetryable
     ├── InvalidQuery                   (also a ValueError)
     │   └── InvalidCursor
     ├── NotStorable                    (also a ValueError)
@@ -170,6 +171,26 @@ class ResultLost(_AboutResult):
 
     def __str__(self) -> str:
         return f"no record of job {self.args[0]} is left: it expired, was deleted, or never existed"
+
+
+class NotRetryable(ResultError):
+    """The job cannot be run again: it has not ended, it succeeded, or what it was called with is not kept any more."""
+
+    def __init__(self, result_id: UUID | str, reason: str) -> None:
+        super().__init__(str(result_id), reason)
+
+    @property
+    def result_id(self) -> UUID:
+        """The job's id."""
+        return UUID(self.args[0])
+
+    @property
+    def reason(self) -> str:
+        """Why not."""
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return f"job {self.args[0]} cannot be run again: {self.reason}"
 
 
 class NotStorable(MognetError, ValueError):

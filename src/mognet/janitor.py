@@ -7,12 +7,17 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from uuid import UUID
 
 from mognet.engine import Engine
 from mognet.exceptions import MognetError
+from mognet.records import Token
 
 IN_TIME = 0.5
 """Seconds in which an engine that is well takes a write."""
+
+NOBODY = Token(UUID(int=0), 0, "")
+"""A token that holds no job. (Of no token at all an engine asks nothing.)"""
 
 _log = logging.getLogger(__name__)
 
@@ -46,5 +51,5 @@ async def keep_tidy(engine: Engine, *, interval: float, swept: Callable[[], None
 
 async def _takes_writes(engine: Engine) -> bool:
     began = time.monotonic()
-    await engine.extend([], 0.0)
+    await engine.extend([NOBODY], 0.0)
     return time.monotonic() - began < IN_TIME

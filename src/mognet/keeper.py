@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from mognet.engine import Engine, OpenEngine
-from mognet.exceptions import MognetError
+from mognet.backoff import Backoff, worth_saying
+from mognet.engine import Engine, OpenEngine, until_back
+from mognet.exceptions import ConnectionError, MognetError
 from mognet.records import Token
 
 PATIENCE = 2.0
 """Seconds that the thread has to end, once told to."""
+
+_ENTER = Backoff(base=0.1, cap=30.0)
 
 _log = logging.getLogger(__name__)
 
@@ -89,20 +92,53 @@ class LeaseKeeper:
         """Keep leases, whatever goes wrong: without this, all jobs would be lost to other workers while they run here."""
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        in_time = True
+        failures, late = 0, False
         while not self._stopping:
+            engine: Engine | None = None
+            entered = False
             try:
-                async with self._open_engine() as engine:
-                    while not self._stopping:
-                        # After a failure the leases are short of time already.
-                        if not in_time or await self._time_to_renew():
-                            if self._worker_turns():
-                                await self._renew(engine)
-                            in_time = True
+                engine = self._open_engine()
+                async with engine:
+                    entered = True
+                    await self._keep_with(engine, late)
             except Exception as error:
-                in_time = False
-                _log.warning("leases cannot be renewed, trying again: %s", error, exc_info=not isinstance(error, MognetError))
+                late, failures = True, 1 if entered else failures + 1
+                self._complain(failures, error)
+                if entered or engine is None:
+                    await self._pause(min(1.0, self._lease / 10))
+                elif await self._until_back(engine, _ENTER.delay(failures)):
+                    failures = 0
+
+    async def _keep_with(self, engine: Engine, late: bool) -> None:
+        """Renew in time; ``late``: at once. An engine that cannot be reached is kept: it comes back by itself, and spares its server."""
+        failures = 0
+        while not self._stopping:
+            # After a failure the leases are short of time already.
+            if not late and not await self._time_to_renew():
+                continue
+            try:
+                if self._worker_turns():
+                    await self._renew(engine)
+                late, failures = False, 0
+            except ConnectionError as error:
+                late, failures = True, failures + 1
+                self._complain(failures, error)
                 await self._pause(min(1.0, self._lease / 10))
+
+    @staticmethod
+    def _complain(failures: int, error: Exception) -> None:
+        if worth_saying(failures):
+            _log.warning("leases cannot be renewed, trying again: %s", error, exc_info=not isinstance(error, MognetError))
+
+    async def _until_back(self, engine: Engine, seconds: float) -> bool:
+        """The wait before the next attempt to enter an engine; less if something changes here."""
+        back, news = asyncio.create_task(until_back(engine, seconds)), asyncio.create_task(self._pause(None))
+        await asyncio.wait([back, news], return_when=asyncio.FIRST_COMPLETED)
+        answered = back.done() and back.result()
+        for task in (back, news):
+            task.cancel()
+        await asyncio.wait([back, news])
+        return answered
 
     async def _time_to_renew(self) -> bool:
         """Wait a third of a lease; without end while there is nothing to keep. False: something has changed meanwhile."""

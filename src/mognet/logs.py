@@ -3,29 +3,65 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any
 
+from mognet.codec import dumps, loads, select
 from mognet.records import Record
 
-FIELDS = ("task_id", "task", "queue", "attempt", "node")
+FIELDS = ("task_id", "task", "queue", "attempt", "node", "metadata")
 """What every log record made inside a task carries."""
 
-_current: ContextVar[Record | None] = ContextVar("mognet_job", default=None)
+SHOWN = 100
+"""Characters of a value of metadata in a log line."""
+
+
+class Marks:
+    """What log records of one attempt carry."""
+
+    def __init__(self, job: Record, keys: Collection[str]) -> None:
+        self._job = job
+        self._keys = keys
+
+    @cached_property
+    def metadata(self) -> dict[str, Any] | None:
+        """The declared keys of the job's metadata, as they were when the attempt began; None if it has none of them."""
+        if not self._keys or self._job.metadata == b"{}":
+            return None
+        return select(loads(self._job.metadata), sorted(self._keys)) or None
+
+    @cached_property
+    def attributes(self) -> tuple[object, ...]:
+        """The values of :data:`FIELDS`."""
+        job = self._job
+        return str(job.id), job.name, job.queue, job.attempt, job.node, self.metadata
+
+    def __str__(self) -> str:
+        """The metadata as the end of a log line."""
+        labels = self.metadata or {}
+        texts = ((path, value if isinstance(value, str) else dumps(value).decode()) for path, value in labels.items())
+        return "".join(f" {path}={text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}" for path, text in texts)
+
+
+_current: ContextVar[Marks | None] = ContextVar("mognet_job", default=None)
 _installed: list[Any] = []
 
 
-def mark_logs(job: Record) -> None:
-    """From here on, log records made in this asyncio task, and in what it starts, carry the job's attributes."""
-    _current.set(job)
+def mark_logs(job: Record, keys: Collection[str] = ()) -> Marks:
+    """From here on, log records made in this asyncio task, and in what it starts, carry the job's attributes and these keys of metadata."""
+    marks = Marks(job, keys)
+    _current.set(marks)
+    return marks
 
 
-def _attributes(job: Record | None) -> tuple[object, ...]:
-    return (None,) * len(FIELDS) if job is None else (str(job.id), job.name, job.queue, job.attempt, job.node)
+def _attributes(marks: Marks | None) -> tuple[object, ...]:
+    return (None,) * len(FIELDS) if marks is None else marks.attributes
 
 
 def install() -> None:
-    """Let every log record of this process have ``task_id``, ``task``, ``queue``, ``attempt`` and ``node`` (None outside tasks).
+    """Let every log record of this process have what :data:`FIELDS` names (None outside tasks).
 
     Done by record factory, since a filter would have to be put on each handler, and those are the user's.
     """

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from mognet.ids import random_id
 from mognet.times import check_moment, in_seconds
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ class Request(BaseModel, Generic[T]):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(validate_assignment=True, arbitrary_types_allowed=True, extra="forbid")
 
-    id: UUID = Field(default_factory=uuid4)
+    id: UUID = Field(default_factory=random_id)
     """The job's id. Submitting an id again changes nothing: give your own to make a submit repeatable."""
 
     name: str = Field(min_length=1, max_length=255)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,10 +10,17 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from mognet.codec import ErrorInfo, loads, rebuild_error
-from mognet.exceptions import ResultFailed, ResultLost, ResultNotReady, Revoked
+from mognet.cursors import write_cursor
+from mognet.entries import LogEntry
+from mognet.exceptions import ConnectionError, NotConnected, ResultFailed, ResultLost, ResultNotReady, Revoked
+from mognet.progress import Progress, load_progress
 from mognet.records import Record
 from mognet.states import FAILED, ResultState
 from mognet.times import from_seconds
+from mognet.watching import Watch
+
+READ_EVERY = 1.0
+"""Seconds between attempts to read what a job has left, while its engine cannot be reached."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -21,16 +29,19 @@ class _Source(Protocol):
     """Where a result comes from, and asks for more: :class:`mognet.backend.ResultBackend`."""
 
     async def get(self, id: UUID) -> Result[Any] | None: ...
-    async def ended(self, id: UUID, *, timeout: float | None = None) -> tuple[Record, bytes | None]: ...
+    async def ended(self, id: UUID, *, known: Record | None = None, timeout: float | None = None) -> tuple[Record, bytes | None]: ...
     async def read_value(self, record: Record, data: bytes | None = None) -> Any: ...
     async def read_error(self, record: Record, data: bytes | None = None) -> ErrorInfo | None: ...
     async def get_metadata(self, id: UUID) -> dict[str, Any]: ...
     async def set_metadata(self, id: UUID, /, **metadata: Any) -> None: ...
+    async def logs(self, id: UUID, *, after: int = 0) -> list[LogEntry]: ...
     async def delete(self, id: UUID, *, include_children: bool = True) -> None: ...
     async def set_ttl(self, id: UUID, ttl: timedelta, *, include_children: bool = True) -> None: ...
     async def get_children_count(self, id: UUID) -> int: ...
     def iterate_children_ids(self, id: UUID, *, count: int | None = None) -> AsyncIterator[UUID]: ...
     def iterate_children(self, id: UUID, *, count: int | None = None) -> AsyncIterator[Result[Any]]: ...
+    def watch(self, id: UUID, *, since: str | None = None) -> Watch: ...
+    async def summary(self, id: UUID, root: UUID) -> dict[ResultState, int]: ...
 
 
 class ResultValue:
@@ -77,9 +88,10 @@ class Result(Generic[T_co]):
     Waiting brings the result up to date, and so does :meth:`refresh`.
     """
 
-    def __init__(self, record: Record, source: _Source) -> None:
+    def __init__(self, record: Record, source: _Source, identity: str | None = None) -> None:
         self._record = record
         self._source = source
+        self._identity = identity
 
     # what is known
 
@@ -87,6 +99,15 @@ class Result(Generic[T_co]):
     def record(self) -> Record:
         """The job as the engine keeps it."""
         return self._record
+
+    @property
+    def cursor(self) -> str | None:
+        """Where ``find`` goes on behind this result, if ``find`` gave it."""
+        return (
+            None
+            if self._identity is None
+            else write_cursor("find", self._identity, float(self._record.created), self._record.place, self._record.id.hex)
+        )
 
     @property
     def id(self) -> UUID:
@@ -174,6 +195,11 @@ class Result(Generic[T_co]):
         return self._record.label
 
     @property
+    def progress(self) -> Progress | None:
+        """How far the task said it is (:meth:`Context.progress`); None if it has not said."""
+        return load_progress(self._record.progress)
+
+    @property
     def duration(self) -> timedelta | None:
         """From first start to end; None while either is missing."""
         return None if self.started is None or self.finished is None else self.finished - self.started
@@ -211,8 +237,8 @@ class Result(Generic[T_co]):
     async def _wait_and_get(self) -> T_co:
         data = None
         if not self.done:
-            self._record, data = await self._source.ended(self.id)
-        return await self.unwrap(data)
+            self._record, data = await self._source.ended(self.id, known=self._record)
+        return await self.unwrap(data, patient=True)
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait for the job's end, at most ``timeout`` seconds, and bring this result up to date.
@@ -220,7 +246,7 @@ class Result(Generic[T_co]):
         Raises TimeoutError, or :class:`ResultLost` when the job's record is gone.
         """
         if not self.done:
-            self._record, _ = await self._source.ended(self.id, timeout=timeout)
+            self._record, _ = await self._source.ended(self.id, known=self._record, timeout=timeout)
 
     async def get(self) -> T_co:
         """The value. Raises the task's own exception, :class:`Revoked`, or :class:`ResultNotReady` when it has not ended."""
@@ -228,12 +254,24 @@ class Result(Generic[T_co]):
             await self.refresh()
         return await self.unwrap()
 
-    async def unwrap(self, data: bytes | None = None) -> T_co:
-        """The value of a job that has ended, or its error, raised. ``data`` is either as it was stored, if it is known already."""
-        value = await self.outcome(data)
+    async def unwrap(self, data: bytes | None = None, *, patient: bool = False) -> T_co:
+        """The value of a job that has ended, or its error, raised. ``data`` is either as it was stored, if it is known already.
+
+        ``patient``: an engine that cannot be reached just now is waited for, as it was for the job's end.
+        """
+        value = await (self._read_patiently(data) if patient else self.outcome(data))
         if self.successful:
             return value  # type: ignore[no-any-return]
         raise value
+
+    async def _read_patiently(self, data: bytes | None) -> Any:
+        while True:
+            try:
+                return await self.outcome(data)
+            except NotConnected:
+                raise
+            except ConnectionError:
+                await asyncio.sleep(READ_EVERY)
 
     async def refresh(self) -> None:
         """Read the job again. Raises :class:`ResultLost` when its record is gone."""
@@ -271,6 +309,21 @@ class Result(Generic[T_co]):
     async def set_metadata(self, /, **metadata: Any) -> None:
         """Merge these keys into its metadata. Raises :class:`InvalidMetadata`, :class:`ResultLost`."""
         await self._source.set_metadata(self.id, **metadata)
+
+    async def logs(self, *, after: int = 0) -> list[LogEntry]:
+        """What it has logged, oldest first, as far as it is kept (``AppConfig.keep_logs``); entries numbered above ``after``."""
+        return await self._source.logs(self.id, after=after)
+
+    def watch(self, since: str | None = None) -> Watch:
+        """What happens to the job, from its present state to its final one; see :meth:`App.watch`.
+
+        The events say it, the result itself stays as it was when it was read.
+        """
+        return self._source.watch(self.id, since=since)
+
+    async def summary(self) -> dict[ResultState, int]:
+        """How many jobs are in each state, of this one and all under it, in one call to the engine however many there are."""
+        return await self._source.summary(self.id, self.root_id)
 
     @property
     def children(self) -> ResultChildren:
@@ -320,6 +373,7 @@ class Result(Generic[T_co]):
             "node_id": self.node_id,
             "request_kwargs_repr": self.request_kwargs_repr,
             "metadata": loads(self._record.metadata),
+            "progress": None if (progress := self.progress) is None else progress.to_dict(),
         }
 
     def __eq__(self, other: object) -> bool:

@@ -12,12 +12,13 @@ from typing import Any
 from mognet import outcomes
 from mognet.codec import EMPTY_CALL, Call, dump_error, dumps, load_call
 from mognet.config import AppConfig
-from mognet.context import Context
+from mognet.context import Context, Inherited
 from mognet.exceptions import InvalidTaskArguments, MognetError, NotStorable, Pause, Retry, TooManyRetries, UnknownTask
 from mognet.middleware import MiddlewareStack
 from mognet.outcomes import Outcome
 from mognet.records import Claim, Token
 from mognet.registry import Task, TaskRegistry
+from mognet.scope import enter_job
 from mognet.threads import Threads
 
 
@@ -48,6 +49,8 @@ class Attempt:
     closing: Callable[[], bool] = bool  # which says False
     """Whether the whole worker is being cancelled."""
     limit: asyncio.Timeout | None = None
+    marks: object = ""
+    """What its log lines end with."""
     started: float = field(default_factory=time.monotonic)
 
     token: Token = field(init=False)
@@ -138,6 +141,7 @@ class Runner:
 
     async def _call(self, attempt: Attempt, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome | None:
         context = attempt.context = self._make_context(attempt)
+        self._enter(context)
         if self._middleware:
             await self._middleware.call("on_task_starting", context)
         if task.takes_context:
@@ -160,6 +164,11 @@ class Runner:
         finally:
             context.end()
         return None if attempt.stop in (Stop.REVOKED, Stop.LOST) else outcome
+
+    def _enter(self, context: Context) -> None:
+        """Let the task know what its job hands down, and nothing of where the worker was started."""
+        keys = self._config.inherited_metadata
+        enter_job(Inherited(context, keys) if keys else {}, context.trace)
 
     def _result(self, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         if task.is_async:

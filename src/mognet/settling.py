@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from mognet.backoff import Backoff
+from mognet.backoff import Backoff, worth_saying
 from mognet.coalesce import Coalescer
 from mognet.codec import dump_error
 from mognet.config import AppConfig
@@ -21,7 +21,7 @@ from mognet.states import ResultState
 
 _log = logging.getLogger(__name__)
 
-_AGAIN = Backoff(base=0.1, cap=30.0)
+_AGAIN = Backoff(base=0.1, cap=1.0)  # of this process's engine, which spares its server by itself
 
 R = TypeVar("R")
 
@@ -110,8 +110,8 @@ class Settler:
                 if self._giving_up.is_set():
                     raise
                 failures += 1
-                delay = _AGAIN.delay(failures)
-                _log.warning("an outcome cannot be stored, trying again in %.1f s: %s", delay, error)
+                if worth_saying(failures):
+                    _log.warning("an outcome cannot be stored, trying again (failure %d in a row): %s", failures, error)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
+                    async with asyncio.timeout(_AGAIN.delay(failures)):
                         await self._giving_up.wait()

@@ -23,6 +23,9 @@ LINGER = 5.0
 CHUNK = 500
 """Jobs in one look."""
 
+ALWAYS = float("-inf")
+"""The moment before all ends: of a job that was not run again."""
+
 _log = logging.getLogger(__name__)
 
 Ended = tuple[Record, bytes | None]
@@ -38,7 +41,8 @@ class Waiters:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._waiting: defaultdict[str, set[asyncio.Future[Ended]]] = defaultdict(set)
+        self._waiting: defaultdict[str, dict[asyncio.Future[Ended], float | None]] = defaultdict(dict)
+        """Who waits for a job, and for an end after which moment: what is older is that of an earlier life. None: not known yet."""
         self._unseen: set[str] = set()
         self._unborn: set[str] = set()
         self._look_now = asyncio.Event()
@@ -46,13 +50,16 @@ class Waiters:
         self._closed = False
 
     @contextmanager
-    def expect(self, id: UUID, *, unborn: bool = False) -> Iterator[asyncio.Future[Ended]]:
-        """Inside the context, the future given is told of the job's end. ``unborn``: it is yet to be submitted (:meth:`born`)."""
+    def expect(self, id: UUID, *, known: Record | None = None, unborn: bool = False) -> Iterator[asyncio.Future[Ended]]:
+        """Inside the context, the future given is told of the job's end: of the life that ``known`` is in, if that is given.
+
+        ``unborn``: it is yet to be submitted (:meth:`born`).
+        """
         if self._closed:
             raise NotConnected(f"job {id} cannot be waited for: the app was closed")
         future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         key = str(id)
-        self._waiting[key].add(future)
+        self._waiting[key][future] = ALWAYS if unborn else None if known is None else _begun(known)
         if unborn:
             self._unborn.add(key)
         else:
@@ -65,7 +72,7 @@ class Waiters:
         finally:
             if not future.cancel() and not future.cancelled():
                 future.exception()  # whoever left before the end does not ask for it
-            self._waiting[key].discard(future)
+            self._waiting[key].pop(future, None)
             if not self._waiting[key]:
                 del self._waiting[key]
                 self._unseen.discard(key)
@@ -113,7 +120,16 @@ class Waiters:
                 except Exception as error:  # it is only a hint, and may come from anybody who can reach the engine
                     _log.warning("a signal that a job has ended cannot be read: %r", error)
                 else:
-                    self._tell(record, value)
+                    self._hear(record, value)
+
+    def _hear(self, record: Record, value: bytes | None) -> None:
+        """Believe a signal, unless it may be about an earlier life of the job: of an end before it was run again. Then look."""
+        for future, begun in self._waiting.get(str(record.id), {}).items():
+            if begun is not None and record.finished is not None and record.finished > begun:
+                _tell(future, record, value)
+            else:
+                self._unseen.add(str(record.id))
+                self._look_now.set()
 
     async def _look(self) -> None:
         """Look at all waits now and then, beginning now, and at new ones at once, until nobody has waited for a while."""
@@ -134,18 +150,29 @@ class Waiters:
     async def _look_at(self, keys: list[str]) -> None:
         for start in range(0, len(keys), CHUNK):
             chunk, unborn = keys[start : start + CHUNK], set(self._unborn)
-            for key, record in zip(chunk, await self._engine.get([UUID(key) for key in chunk]), strict=True):
+            waiting = [list(self._waiting.get(key, ())) for key in chunk]  # who comes later may wait for a later life
+            for key, futures, record in zip(chunk, waiting, await self._engine.get([UUID(key) for key in chunk]), strict=True):
                 if record is None and key not in unborn:
-                    self._lose(key)
+                    _lose(futures, key)
                 elif record is not None and record.done:
-                    self._tell(record, None)
+                    for future in futures:
+                        _tell(future, record, None)
+                elif record is not None:
+                    still = self._waiting.get(key, {})
+                    still.update((future, _begun(record)) for future in futures if future in still)
 
-    def _tell(self, record: Record, value: bytes | None) -> None:
-        for future in self._waiting.get(str(record.id), ()):
-            if not future.done():
-                future.set_result((record, value))
 
-    def _lose(self, key: str) -> None:
-        for future in self._waiting.get(key, ()):
-            if not future.done():
-                future.set_exception(ResultLost(key))
+def _begun(record: Record) -> float:
+    """The moment before which an end is not that of an unfinished job's present life: it is due anew when it is run again."""
+    return ALWAYS if record.due == record.created else record.due
+
+
+def _tell(future: asyncio.Future[Ended], record: Record, value: bytes | None) -> None:
+    if not future.done():
+        future.set_result((record, value))
+
+
+def _lose(futures: list[asyncio.Future[Ended]], key: str) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(ResultLost(key))

@@ -12,13 +12,14 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from mognet.backend import ResultBackend
-from mognet.backoff import Backoff
+from mognet.backoff import Backoff, worth_saying
 from mognet.config import AppConfig
 from mognet.context import AppFace, Context
 from mognet.control import CONTROL, NodeStatus, RevokeMessage, Status, StatusQuery, read_message, write
 from mognet.engine import Engine, OpenEngine
 from mognet.exceptions import MognetError
 from mognet.janitor import keep_tidy
+from mognet.joblogs import JobLogs
 from mognet.keeper import LeaseKeeper
 from mognet.logs import install, mark_logs
 from mognet.middleware import MiddlewareStack
@@ -40,7 +41,8 @@ PATIENCE = 5.0
 _log = logging.getLogger(__name__)
 _task_log = logging.getLogger("mognet.task")
 
-_RECONNECT = Backoff(base=0.1, cap=30.0)
+# Short, for what is asked again is only this process's engine: that spares its server by itself, and is asked when it is back.
+_RECONNECT = Backoff(base=0.1, cap=1.0)
 _ENDS = {
     ResultState.SUCCESS: "succeeded",
     ResultState.FAILURE: "failed",
@@ -80,6 +82,7 @@ class Worker:
         self._backend = backend
         self._runner = Runner(app.config, registry, middleware, self._context)
         self._settler = Settler(engine, app.config)
+        self._logs = JobLogs(engine, keep=app.config.keep_logs, prints=app.config.keep_prints)
         self._slots = Slots(app.config.minimum_concurrency, app.config.maximum_concurrency)
         self._tasks: dict[Attempt, asyncio.Task[None]] = {}
         self._places: dict[Attempt, Place] = {}
@@ -107,7 +110,11 @@ class Worker:
         self._keeper = LeaseKeeper(self._open_engine, lease=lease, max_block=self._config.max_block.total_seconds(), lost=self._lost)
         self._keeper.start()
         sweeps = keep_tidy(self._engine, interval=min(self._config.sweep_interval.total_seconds(), lease / 3), swept=self._in_touch)
-        helpers = [loop.create_task(sweeps, name="mognet janitor"), loop.create_task(self._listen(), name="mognet control")]
+        helpers = [
+            loop.create_task(sweeps, name="mognet janitor"),
+            loop.create_task(self._listen(), name="mognet control"),
+            loop.create_task(self._logs.run(), name="mognet job logs"),
+        ]
         try:
             await self._consume()
         finally:
@@ -159,10 +166,8 @@ class Worker:
                     failures = 0
                 except Exception as error:
                     failures += 1
-                    delay = _RECONNECT.delay(failures)
-                    unknown = not isinstance(error, MognetError)
-                    _log.warning("no work can be claimed, trying again in %.1f s: %s", delay, error, exc_info=unknown)
-                    await self._first(asyncio.sleep(delay), stopping)
+                    _complain("no work can be claimed, trying again", failures, error)
+                    await self._first(asyncio.sleep(_RECONNECT.delay(failures)), stopping)
                     continue
                 if self.burst and idle and not claimed:
                     break
@@ -318,10 +323,13 @@ class Worker:
 
     async def _work(self, attempt: Attempt) -> None:
         record = attempt.claim.record
-        mark_logs(record)
+        attempt.marks = mark_logs(record, self._config.inherited_metadata)
+        self._logs.open(attempt.token)
         outcome = await self._outcome(attempt)
         attempt.settling = True
         self._give_slot_back(attempt)
+        if self._config.keep_logs:
+            await self._logs.close()
         settled = await self._settle(attempt, outcome)
         self._leave(attempt)
         if self._middleware:
@@ -336,7 +344,8 @@ class Worker:
             await self._places[attempt].begin()
             if _task_log.isEnabledFor(logging.INFO):
                 waited = max(0.0, time.time() - record.due)
-                _task_log.info("%s[%s] started, attempt %d, waited %.3f s", record.name, record.id, record.attempt, waited)
+                line = "%s[%s] started, attempt %d, waited %.3f s%s"
+                _task_log.info(line, record.name, record.id, record.attempt, waited, attempt.marks)
             if self._middleware:
                 await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
             return await self._runner.run(attempt)
@@ -356,6 +365,8 @@ class Worker:
     async def _settle(self, attempt: Attempt, outcome: Outcome | None) -> Record | None:
         """Bring the outcome into the record, and log it. None: it is not there, because the job is not this worker's any more."""
         record: Record | None = None
+        if attempt.context is not None:
+            await attempt.context.end_progress(write=outcome is not None)
         try:
             if outcome is None:
                 (found,) = await self._engine.get([attempt.token.id])
@@ -380,7 +391,8 @@ class Worker:
         level = logging.ERROR if record is not None and record.state is ResultState.FAILURE else logging.INFO
         error = attempt.error if level == logging.ERROR or (outcome is not None and outcome.again is Again.RETRY) else None
         job = attempt.claim.record
-        _task_log.log(level, "%s[%s] %s, attempt %d, took %.3f s", job.name, job.id, word, job.attempt, took, exc_info=error)
+        line = "%s[%s] %s, attempt %d, took %.3f s%s"
+        _task_log.log(level, line, job.name, job.id, word, job.attempt, took, attempt.marks, exc_info=error)
 
     def _context(self, attempt: Attempt) -> Context:
         state = State(self._engine, attempt.token, ttl=self._config.state_ttl.total_seconds(), limit=self._config.max_result_size)
@@ -409,7 +421,7 @@ class Worker:
                         await self._obey(signal)
             except Exception as error:
                 failures += 1
-                _log.warning("control signals cannot be received, trying again: %s", error, exc_info=not isinstance(error, MognetError))
+                _complain("control signals cannot be received, trying again", failures, error)
                 await asyncio.sleep(_RECONNECT.delay(failures))
 
     async def _obey(self, signal: Signal) -> None:
@@ -424,3 +436,8 @@ class Worker:
         elif isinstance(message, StatusQuery):
             status = Status(running_request_ids=list(self.running_tasks), queues=self.queues, slots=self._slots.total)
             await self._engine.publish(message.reply_to, write(NodeStatus(node_id=self._config.node_id, payload=status)))
+
+
+def _complain(what: str, failures: int, error: Exception) -> None:
+    if worth_saying(failures):
+        _log.warning("%s (failure %d in a row): %s", what, failures, error, exc_info=not isinstance(error, MognetError))

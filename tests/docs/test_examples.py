@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from mognet import App, Context, Pause
-from mognet.records import Query
 from mognet.testing.fixtures import running, swap_for_memory
+from servers.postgres import empty_postgres
+from servers.rabbitmq import shared_rabbitmq
+from servers.redis import empty_redis
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__")
@@ -46,6 +48,26 @@ async def app(example: Any) -> AsyncIterator[App]:
     swap_back()
 
 
+PLACES: dict[str, Callable[[Path], dict[str, str]]] = {
+    "sqlite": lambda folder: {"url": f"sqlite:///{folder}/jobs.db"},
+    "redis": lambda _: {"url": empty_redis()},
+    "postgres": lambda _: {"url": empty_postgres()},
+    "rabbitmq+redis": lambda _: {"broker": shared_rabbitmq(), "result_backend": empty_redis()},
+    "rabbitmq+postgres": lambda _: {"broker": shared_rabbitmq(), "result_backend": empty_postgres()},
+}
+
+
+@pytest.fixture(params=PLACES)
+async def anywhere(example: Any, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[App]:
+    """The example's app, as it would be with the settings of each engine."""
+    place, config = PLACES[request.param](tmp_path), example.app.config
+    before = config.url, config.broker, config.result_backend
+    config.url, config.broker, config.result_backend = (place.get(name) for name in ("url", "broker", "result_backend"))
+    async with running(example.app):
+        yield example.app
+    config.url, config.broker, config.result_backend = before
+
+
 def test_there_are_examples() -> None:
     assert {"kitchen", "survey"} <= set(EXAMPLES)
 
@@ -72,6 +94,20 @@ def test_the_kitchen_takes_at_most_ten_lines() -> None:
 @pytest.mark.parametrize("example", ["kitchen"], indirect=True)
 async def test_the_kitchen_cooks(example: Any, app: App) -> None:
     assert await app.run(example.cook, "pea soup", minutes=0) == "pea soup is served"
+
+
+@pytest.mark.parametrize("example", ["kitchen"], indirect=True)
+async def test_the_kitchen_cooks_on_each_engine(example: Any, anywhere: App) -> None:
+    assert await anywhere.run(example.cook, "pea soup", minutes=0) == "pea soup is served"
+
+
+@pytest.mark.parametrize("example", ["survey"], indirect=True)
+async def test_the_survey_counts_on_each_engine(example: Any, anywhere: App, source: Path) -> None:
+    result = await anywhere.submit(example.survey, source)
+    found = await result
+    assert (found.files, found.classes, found.functions, found.not_parsed) == (10, 1, 3, 6)
+    assert [child.result.name for child in (await result.tree()).children] == ["package"] * 3
+    assert await anywhere.result_backend.count(root=result.id, by="name") == {"survey": 1, "package": 3, "file": 10}
 
 
 @pytest.fixture
@@ -140,7 +176,7 @@ async def test_a_task_that_starts_again_goes_on_with_its_list_and_its_children(
     assert (await result).files == 10
     assert len(interrupted) == 4
     assert listings == [source]
-    assert await app.result_backend.count(Query(root=result.id), by="name") == {"survey": 1, "package": 3, "file": 10}
+    assert await app.result_backend.count(root=result.id, by="name") == {"survey": 1, "package": 3, "file": 10}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

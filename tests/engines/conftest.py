@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mognet.engines.memory import MemoryEngine, MemoryStore
 from mognet.engines.redis.engine import RedisEngine
 from mognet.engines.redis.scripts import Script, script
 from mognet.engines.sql.sqlite import SQLiteEngine
+from mognet.records import Job
 from mognet.testing.conformance import APP, Harness
 from servers.postgres import empty_postgres, query, set_clock, with_clock
 from servers.redis import empty_redis
@@ -70,6 +71,19 @@ class MemoryHarness(Harness):
         return found
 
 
+class BothWays(SQLiteEngine):
+    """Submits every other job that comes alone the quick way, if it can."""
+
+    _singles = 0
+
+    async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
+        if len(jobs) == 1 and enqueue:
+            self._singles += 1
+            if self._singles % 2 and self.submit_here(jobs[0]):
+                return [True]
+        return await super().submit(jobs, enqueue=enqueue)
+
+
 class SQLiteHarness(Harness):
     """Engines on one file."""
 
@@ -84,7 +98,7 @@ class SQLiteHarness(Harness):
 
     def open(self, app: str = APP) -> Engine:
         # Once in a file, durability is a matter of configuration and tested on its own; here it would only cost time.
-        self.opened.append(SQLiteEngine(self.path, app, synchronous="normal", clock=self.clock))
+        self.opened.append(BothWays(self.path, app, synchronous="normal", clock=self.clock))
         return self.opened[-1]
 
     async def advance(self, seconds: float) -> None:
@@ -165,7 +179,7 @@ class PostgresHarness(Harness):
         set_clock(self.server, self.clock.time)
 
     async def leftovers(self) -> Mapping[str, int]:
-        tables = ("job", "content", "note")
+        tables = ("job", "content", "note", "path", "label", "log", "gate")
         return {table: len(query(self.server, f"SELECT 1 FROM mognet.{table}")) for table in tables}
 
 

@@ -117,18 +117,39 @@ def test_names() -> None:
     assert {len(name) for name in long} == {255}
 
 
+VERSIONS = ("3.10.8", "3.13.7", "4.0.1", "4.2.5", "4.3.0-rc.1", "4.3.7", "5.0")
+
+
 def test_versions() -> None:
     assert read_version("3.10.8") == (3, 10)
     assert read_version("4.3.0-rc.1") == (4, 3)
-    assert read_version(b"4") == read_version(None) == (0, 0)
-    old, new = (3, 10), (4, 0)
-    assert queue_arguments("classic", new) == [{"x-max-priority": 10}]
-    assert queue_arguments("quorum", old) == [{"x-queue-type": "quorum"}]
-    assert queue_arguments("quorum", new)[0] == {"x-queue-type": "quorum", "x-delivery-limit": -1}
-    assert [wire_priority("classic", old, priority) for priority in (-1, 0, 5, 11)] == [0, 0, 5, 10]
-    assert [wire_priority("quorum", old, priority) for priority in (0, 10)] == [None, None]
-    assert [wire_priority("quorum", (4, 1), priority) for priority in (0, 5, 6, 10)] == [0, 0, 9, 9]
-    assert [wire_priority("quorum", (4, 3), priority) for priority in (0, 5, 10)] == [0, 5, 10]
+    assert read_version("4.3.0+12.g1a2b3c") == (4, 3)
+    assert read_version(b"4") == read_version(None) == read_version("x.y") == (0, 0)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_classic_queue_is_one_on_every_version(version: str) -> None:
+    """Also where the vhost has quorum queues by default, which know no ``x-max-priority``."""
+    assert queue_arguments("classic", read_version(version)) == [{"x-queue-type": "classic", "x-max-priority": 10}]
+    assert [wire_priority("classic", read_version(version), priority) for priority in (-1, 0, 5, 10, 11)] == [0, 0, 5, 10, 10]
+
+
+@pytest.mark.parametrize("version", [*VERSIONS, ""])
+def test_no_quorum_queue_drops_tickets(version: str) -> None:
+    """From 4.0 on, and where the version is unknown, the limit of deliveries is lifted; and a queue that was made without is found."""
+    limits = [arguments.get("x-delivery-limit") for arguments in queue_arguments("quorum", read_version(version))]
+    assert limits == ([None] if version.startswith("3") else [-1, None])
+    for arguments in queue_arguments("quorum", read_version(version)):
+        assert arguments["x-queue-type"] == "quorum"
+        assert not {"x-max-priority", "x-message-ttl", "x-expires", "x-max-length"} & set(arguments)
+
+
+def test_priorities_of_quorum_queues() -> None:
+    """None before 4.0; then two; from 4.3 on 32, of which the first eleven are used, so that none meets the default of 4 by chance."""
+    levels = {version: [wire_priority("quorum", read_version(version), priority) for priority in (0, 4, 5, 6, 10)] for version in VERSIONS}
+    assert levels["3.10.8"] == levels["3.13.7"] == [None] * 5
+    assert levels["4.0.1"] == levels["4.2.5"] == [0, 0, 0, 9, 9]
+    assert levels["4.3.0-rc.1"] == levels["4.3.7"] == levels["5.0"] == [0, 4, 5, 6, 10]
 
 
 def test_pauses_grow_with_the_outage() -> None:

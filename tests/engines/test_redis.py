@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -225,6 +224,7 @@ def test_urls(url: str, hosts: tuple[tuple[str, int], ...], db: int) -> None:
         ("redis://u:geheim@h?socket_timeout=1", "socket_timeout"),
         ("redis://u:geheim@h?timeout=0", "timeout"),
         ("redis://u:geheim@h?allow_eviction=perhaps", "allow_eviction"),
+        ("rediss://u:geheim@h?ssl_cert_reqs=none", "insecure_skip_verify=1"),
         ("redis://u:geheim@h/one", "/0"),
         ("redis://u:geheim@h:port", "redis://user"),
         ("redis://u:geheim@a,b", "redis+sentinel://"),
@@ -239,14 +239,6 @@ def test_urls_that_do_not_fit(url: str, says: str) -> None:
         engine_factory(url, "app")
     assert says in str(caught.value)
     assert "geheim" not in str(caught.value)
-
-
-def test_without_redis_py(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name == "redis" or name.startswith(("redis.", "mognet.engines.redis"))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(ImproperlyConfigured, match=r'pip install "mognet\[redis\]"'):
-        engine_factory("redis://u:geheim@h", "app")
 
 
 def test_redis_py_is_loaded_for_this_engine_only() -> None:
@@ -281,67 +273,6 @@ async def use(url: str) -> None:
         await engine.delete([claim.token.id])
         await engine.declare([], only=True)
         await engine.identity()
-
-
-async def test_a_unix_socket(folder: Path) -> None:
-    start(folder, "--unixsocket", "s", "--unixsocketperm", "700")
-    await use(f"unix://{folder}/s?db=1")
-
-
-async def test_tls(folder: Path) -> None:
-    certificate = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key", "-out", "crt", "-days", "2"]
-    certificate += ["-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"]
-    await asyncio.to_thread(subprocess.run, certificate, cwd=folder, check=True, capture_output=True)
-    port = free_port()
-    start(folder, *f"--tls-port {port} --tls-cert-file crt --tls-key-file key --tls-ca-cert-file crt --tls-auth-clients no".split())
-    await use(f"rediss://127.0.0.1:{port}?ssl_ca_certs={folder}/crt")
-    await use(f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none&ssl_check_hostname=0")
-    with pytest.raises(ConnectionError):
-        await use(f"rediss://127.0.0.1:{port}")
-
-
-async def test_a_cluster(folder: Path) -> None:
-    url = start(folder, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    ask(url, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-    await until(lambda: b"cluster_state:ok" in ask(url, "CLUSTER", "INFO"))
-    await use(url.replace("redis://", "redis+cluster://"))
-
-
-async def test_a_sentinel_and_a_fail_over(folder: Path) -> None:
-    """The session finds the new master, and goes on."""
-    folders = [folder / name for name in ("a", "b", "s")]
-    for each in folders:
-        each.mkdir()
-    first = start(folders[0])
-    port = urlsplit(first).port
-    second = start(folders[1], "--replicaof", "127.0.0.1", str(port))
-    (folders[2] / "s.conf").write_text(f"sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 300\n")
-    place = free_port()
-    binary = started[0]._command[0]
-    sentinel = Server(
-        "sentinel", [binary, "s.conf", "--sentinel", "--port", str(place), "--bind", "127.0.0.1"], folders[2], lambda: listens(place)
-    )
-    started.append(sentinel)
-    sentinel.start()
-    await until(lambda: ask(f"redis://127.0.0.1:{place}", "SENTINEL", "REPLICAS", "main"))
-    async with RedisEngine(f"redis+sentinel://127.0.0.1:1,127.0.0.1:{place}/main/0") as engine:
-        await engine.submit([make_job()])
-        await until(lambda: int(ask(second, "DBSIZE")) > 0)
-        await asyncio.to_thread(started[0].kill)
-        async with asyncio.timeout(25):
-            while True:
-                with suppress(ConnectionError):
-                    if await engine.claim("node", ["q"], 1, lease=10):
-                        break
-                await asyncio.sleep(0.1)
-
-
-def listens(port: int) -> bool:
-    try:
-        ask(f"redis://127.0.0.1:{port}", "PING")
-    except Exception:
-        return False
-    return True
 
 
 # --- what servers refuse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import pwd
@@ -12,14 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from servers import Server, find_binary, free_port, missing
 
 USER, PASSWORD = "mognet", "s3cret-canary"
 
 
-def _as_postgres() -> list[str]:
-    """The server does not run as root."""
+def as_postgres() -> list[str]:
+    """What runs a program as another user: servers refuse to run as root."""
     if os.geteuid() != 0:
         return []
     try:
@@ -32,7 +34,7 @@ def _as_postgres() -> list[str]:
 def postgres_server(folder: Path, *, auth: str = "scram-sha-256", **options: str) -> tuple[Server, str]:
     """A PostgreSQL that writes to disk before it answers, and its URL. Not started yet; others must be able to look into ``folder``."""
     initdb, postgres = (find_binary(name, f"/usr/lib/postgresql/*/bin/{name}") for name in ("initdb", "postgres"))
-    prefix, port, data = _as_postgres(), free_port(), folder / "data"
+    prefix, port, data = as_postgres(), free_port(), folder / "data"
     if prefix:
         shutil.chown(folder, "postgres")
     password = folder / "password"
@@ -45,16 +47,18 @@ def postgres_server(folder: Path, *, auth: str = "scram-sha-256", **options: str
     flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
     url = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/postgres"
 
-    def ready() -> bool:
-        import psycopg
+    return Server("postgres", [*prefix, postgres, "-D", str(data), *flags], folder, lambda: answers(url)), url
 
-        try:
-            with psycopg.connect(url, connect_timeout=2):
-                return True
-        except psycopg.Error:
-            return False
 
-    return Server("postgres", [*prefix, postgres, "-D", str(data), *flags], folder, ready), url
+def answers(url: str) -> bool:
+    """Whether a server lets us in."""
+    import psycopg
+
+    try:
+        with psycopg.connect(url, connect_timeout=2):
+            return True
+    except psycopg.Error:
+        return False
 
 
 @contextmanager
@@ -68,6 +72,21 @@ def own_postgres(**options: str) -> Iterator[tuple[Server, str]]:
         finally:
             server.resume()
             server.kill()
+
+
+def postgres_standby(folder: Path, primary: str) -> tuple[Server, str]:
+    """A standby that has copied the primary and follows it, and its URL. Not started yet."""
+    backup, postgres = (find_binary(name, f"/usr/lib/postgresql/*/bin/{name}") for name in ("pg_basebackup", "postgres"))
+    prefix, port, data = as_postgres(), free_port(), folder / "data"
+    if prefix:
+        shutil.chown(folder, "postgres")
+    copy = [*prefix, backup, "-D", str(data), "-d", primary, "--write-recovery-conf", "--checkpoint=fast"]
+    subprocess.run(copy, check=True, capture_output=True, cwd=folder)
+    parts = urlsplit(primary)
+    url = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
+    settings = {"port": str(port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "300"}
+    flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
+    return Server("postgres standby", [*prefix, postgres, "-D", str(data), *flags], folder, lambda: answers(url)), url
 
 
 @cache
@@ -86,8 +105,9 @@ def shared_postgres() -> str:
 def empty_postgres() -> str:
     """The same, without any job."""
     url = shared_postgres()
-    if query(url, "SELECT to_regclass('mognet.job')") != [(None,)]:
-        query(url, "TRUNCATE mognet.job, mognet.content, mognet.note")
+    if query(url, "SELECT to_regclass('mognet.log')") != [(None,)]:
+        query(url, "TRUNCATE mognet.job, mognet.content, mognet.note, mognet.path, mognet.label, mognet.log")
+        query(url, "UPDATE mognet.app SET version = version + 1, logged = false, noted_until = 0")
     return url
 
 
@@ -117,3 +137,16 @@ def query(url: str, statement: str, *values: object) -> list[tuple[object, ...]]
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
+
+
+async def until(url: str, statement: str) -> None:
+    """Wait until a statement answers any row."""
+    async with asyncio.timeout(20):
+        while True:
+            if query(url, statement):
+                return
+            await asyncio.sleep(0.01)
+
+
+WAITED_FOR = "SELECT 1 FROM pg_locks WHERE relation = 'mognet.gate'::regclass AND NOT granted"
+"""Whether somebody waits for all who write."""

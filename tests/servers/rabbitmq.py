@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def shared_rabbitmq() -> str:
         atexit.register(end)
         _shared.append(url)
     return _shared[0]
+
+
+def rabbitmqctl(server: Server, *words: str) -> str:
+    """Run a command of an operator on a node that runs; what it said."""
+    program = find_binary("rabbitmqctl", f"{SCRIPTS}/rabbitmqctl")
+    done = subprocess.run([program, *words], env=server.env, cwd=server.folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def rabbitmq_server(folder: Path) -> tuple[Server, str]:

@@ -28,7 +28,7 @@ app = App("kitchen", AppConfig(lease=2, sweep_interval=0.5))
 
 @app.task
 async def cook(context: Context, dish: str, seconds: float = 0.0) -> str:
-    await context.set_metadata(progress={"done": 1, "total": 2})
+    await context.progress(1, 2, "stirring")
     print("cooking", flush=True)
     await asyncio.sleep(seconds)
     return f"{dish} is served"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -14,6 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from mognet.engines.postgres.checkup import PostgresCheckup
+from mognet.engines.postgres.connecting import connect
+from mognet.engines.postgres.migrate import migrate
+from mognet.engines.postgres.settings import parse_url
 from mognet.engines.rabbitmq import checkup as rabbitmq_checkup
 from mognet.engines.rabbitmq.checkup import RabbitMQCheckup
 from mognet.engines.redis.checkup import RedisCheckup
@@ -159,6 +163,23 @@ class TestPostgres:
         newer = mognet("store", "info", "--json", url=url).json
         assert (newer["schema"]["found"], newer["jobs"]) == (99, None)
 
+    def test_a_schema_of_before(self, mognet: Mognet, postgres: str) -> None:
+        """Brought down for an older mognet and up again, it keeps its jobs."""
+        url = f"{postgres}?schema=of_before"
+        assert mognet("submit", "cook", "dish=soup", url=url).code == 0
+        asyncio.run(self.down(url, 1))
+        assert mognet("store", "migrate", "--check", url=url).code == 1
+        info = mognet("store", "info", "--json", url=url).json["schema"]
+        assert (info["found"], info["found"] < info["known"]) == (1, True)
+        assert mognet("store", "migrate", url=url).code == 0
+        assert mognet("store", "info", "--json", url=url).json["jobs"] == {"PENDING": 1}
+
+    async def down(self, url: str, version: int) -> None:
+        settings = parse_url(url)
+        connection, _ = await connect(settings)
+        async with connection:
+            await migrate(connection, settings.schema, version)
+
     async def test_settings_that_lose_jobs(self, postgres: str) -> None:
         query(postgres, "ALTER DATABASE postgres SET synchronous_commit = off")
         try:
@@ -232,6 +253,9 @@ class TestSQLite:
         assert not file.exists()
         assert mognet("store", "migrate", url=url).code == 0
         assert mognet("store", "migrate", "--check", url=url).code == 0
+        assert mognet("store", "migrate", "--to", "1", url=url).text == "schema 1 is up to date\n"
+        refused = mognet("store", "migrate", "--check", "--to", "7", url=url)
+        assert (refused.code, "no schema 7" in refused.err) == (5, True)
         mognet("submit", "cook", "dish=soup", url=url)
         said = mognet("store", "info", url=url)
         assert said.text.split("\n")[-2].split() == ["PENDING", "1"]

@@ -15,8 +15,10 @@ from mognet import (
     Backoff,
     ClassService,
     Context,
+    Event,
     Middleware,
     Pause,
+    Progress,
     Request,
     Result,
     ResultState,
@@ -210,6 +212,18 @@ async def results(result: Result[int]) -> None:
 async def apps() -> None:
     assert_type(await app.result_backend.get(UUID(int=1)), Result[Any] | None)
     assert_type(await app.revoke(UUID(int=1), force=True), Result[Any])
+    assert_type(await app.retry("id", args=[1], kwargs={"n": 2}, delay=timedelta(1)), Result[Any])
+    assert_type(await app.retry_many(metadata={"a": [1, None]}, state=["FAILURE", ResultState.INVALID], as_new=True), int)
+    assert_type(await app.revoke_many(root=UUID(int=1), parent="id", node="n"), int)
+    assert_type(await app.delete_many(created_before=datetime.now(), created_after=None), int)
+    assert_type(await app.result_backend.count(by="metadata:a", state="PENDING"), dict[str, int])
+    async for found in app.result_backend.find(
+        metadata={"a": 1}, state={"RUNNING"}, queue="q", name="n", order="oldest", limit=5, after="c"
+    ):
+        assert_type(found, Result[Any])
+        assert_type(found.cursor, str | None)
+    await app.revoke_many(tenant_id="acme")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    await app.delete_many(state=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_type(app.get_task_queue_names(), set[str])
     assert_type(await app.purge_task_queues(), dict[str, int])
     assert_type(await app.queue_stats("tasks"), QueueStats)
@@ -260,3 +274,19 @@ def errors(invalid: InvalidTaskArguments, unknown: UnknownTask, remote: TaskErro
     assert_type(remote.traceback, str)
     assert_type(too_many.request_id, UUID)
     raise Retry(after=5) from invalid
+
+
+async def watching(context: Context, result: Result[int]) -> None:
+    async for event in app.watch(metadata={"tenant": ["acme", "zoo"]}, since=await app.cursor()):
+        assert_type(event, Event)
+        assert_type(event.progress, Progress | None)
+        assert_type(event.changed, frozenset[str])
+    async for event in result.watch(since="cursor"):
+        assert_type(event.state, ResultState)
+    assert_type(await result.summary(), dict[ResultState, int])
+    assert_type(result.progress, Progress | None)
+    await context.progress(1, 2.5, "half")
+    async for item in context.track(["a", "b"]):
+        assert_type(item, str)
+    for number in context.track_sync(range(3), total=3):
+        assert_type(number, int)

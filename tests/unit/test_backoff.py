@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mognet import Backoff
+from mognet import Backoff, settling, worker
+from mognet.backoff import worth_saying
 
 
 @given(
@@ -39,3 +40,13 @@ def test_times_may_be_timedeltas() -> None:
 def test_nonsense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="Backoff"):
         Backoff(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_log_tells_of_the_first_failures_and_then_of_ever_fewer() -> None:
+    assert [number for number in range(1, 200) if worth_saying(number)] == [1, 2, 4, 8, 16, 32, 64, 128, 192]
+
+
+def test_who_asks_an_engine_asks_again_within_a_second() -> None:
+    """However long it was away: that its server is not stormed is its own business."""
+    for backoff in (worker._RECONNECT, settling._AGAIN):
+        assert backoff.ceiling(1000) <= 1

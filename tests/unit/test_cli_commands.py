@@ -46,7 +46,7 @@ def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> App:
 
     @app.task(name="kitchen.cook")
     async def cook(context: Context, dish: str, minutes: int = 0) -> dict[str, Any]:
-        await context.set_metadata(progress={"done": 1, "total": 4})
+        await context.progress(1, 4, "stirring")
         return {"dish": dish, "minutes": minutes}
 
     @app.task(name="kitchen.burn", queue="fire")
@@ -222,7 +222,7 @@ class TestTasks:
         assert "kitchen.cook" in row
         said = mognet("tasks", "list", "--columns", "id,nope")
         assert said.code == 2
-        assert f"there are: {names.replace(',', ', ')}" in said.err
+        assert f"there are: {names.replace(',', ', ')}, metadata:KEY" in said.err
 
     def test_get(self, app: App, mognet: Mognet) -> None:
         good, bad = submit(app, cook(metadata={"who": "ada"}), Request(name="kitchen.burn"))
@@ -415,7 +415,23 @@ class TestUsage:
         for words in (("tasks", "list"), ("queues", "list"), ("nodes", "status"), ("submit", "cook", "dish=x")):
             assert mognet(*words) == (4, "", "error: the engine cannot be reached: nobody answers at redis://h\n")
 
-    @pytest.mark.parametrize("command", ["", "run", "call", "submit", "tasks", "tasks list", "tasks get", "tasks tree", "tasks revoke"])
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "",
+            "run",
+            "call",
+            "submit",
+            "tasks",
+            "tasks list",
+            "tasks get",
+            "tasks tree",
+            "tasks revoke",
+            "tasks retry",
+            "tasks count",
+            "store",
+        ],
+    )
     @pytest.mark.parametrize("option", ["-h", "--help"])
     def test_help(self, mognet: Mognet, command: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COLUMNS", "80")

@@ -6,15 +6,19 @@ import sqlite3
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mognet.cli.display import Column, Lines, Sheet
 from mognet.cli.doctor import waiting
+from mognet.engines import engine_factory
 from mognet.engines.checkups import checkups
 from mognet.engines.findings import client_version, clock, server_version
 from mognet.engines.sql.checkup import examine_sqlite, file_system, library
 from mognet.exceptions import ImproperlyConfigured
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -106,12 +110,23 @@ def test_what_a_small_terminal_leaves_out() -> None:
     assert shown.plain() == "a\n… and 2 more: a taller window shows them"
 
 
-def test_a_client_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if name.startswith("mognet.engines.postgres")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ImproperlyConfigured, match="pip install"):
-        checkups("postgresql://localhost/jobs", "kitchen")
+@pytest.mark.parametrize(
+    ("extra", "module", "engine", "place"),
+    [
+        ("postgres", "psycopg", "mognet.engines.postgres", {"url": "postgresql://localhost/jobs"}),
+        ("redis", "redis", "mognet.engines.redis", {"url": "redis://localhost"}),
+        ("amqp", "aiormq", "mognet.engines.rabbitmq", {"url": "memory://", "broker": ["amqp://localhost"]}),
+    ],
+)
+def test_a_client_library_that_is_missing(monkeypatch: pytest.MonkeyPatch, extra: str, module: str, engine: str, place: Any) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == module or name.startswith(engine)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    for look in (checkups, engine_factory):
+        with pytest.raises(ImproperlyConfigured, match=rf'pip install "mognet\[{extra}\]"'):
+            look(app="kitchen", **place)
+    remedy = next(line for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith(f"{extra} = "))
+    assert module in remedy
 
 
 def test_one_job_and_more() -> None:

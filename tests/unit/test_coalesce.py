@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from mognet.coalesce import Coalescer
+from mognet.coalesce import CROWDED, LONG_TURN, Coalescer, Company
 
 
 class Counter:
@@ -117,3 +117,69 @@ async def test_a_batch_belongs_to_none_of_its_callers() -> None:
     whose.set("the first caller's")
     await Coalescer(call).add(1)
     assert seen == ["nobody's"]
+
+
+async def test_it_is_idle_from_the_answer_on() -> None:
+    counter = Counter()
+    coalescer = Coalescer(counter.call)
+    assert coalescer.is_idle
+    counter.gate.clear()
+    future = coalescer.add(1)
+    assert not coalescer.is_idle
+    await asyncio.sleep(0)
+    assert not coalescer.is_idle  # it is being called
+    counter.gate.set()
+    await future
+    assert coalescer.is_idle
+
+
+# --- who else is about
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, to be changed."""
+    time = [100.0]
+    monkeypatch.setattr("mognet.coalesce.monotonic", lambda: time[0])
+    return time
+
+
+async def ask(company: Company) -> bool:
+    return company.is_expected()
+
+
+async def test_one_task_is_alone_however_often_it_comes(now: list[float]) -> None:
+    company = Company()
+    for _ in range(5):
+        assert not company.is_expected()
+        now[0] += CROWDED / 10
+
+
+async def test_several_tasks_are_not(now: list[float]) -> None:
+    company = Company()
+    assert not company.is_expected()
+    assert await asyncio.create_task(ask(company))
+    assert company.is_expected()
+    now[0] += CROWDED / 2
+    assert company.is_expected()
+    now[0] += CROWDED
+    assert not company.is_expected()
+
+
+async def test_tasks_that_come_one_long_after_the_other_are_alone(now: list[float]) -> None:
+    company = Company()
+    for _ in range(3):
+        assert not await asyncio.create_task(ask(company))
+        now[0] += CROWDED
+
+
+async def test_a_long_turn_ends(now: list[float]) -> None:
+    company = Company()
+    turns: list[int] = []
+    await company.give_way()
+    asyncio.get_running_loop().call_soon(turns.append, 1)
+    await company.give_way()
+    assert turns == []
+    now[0] += 2 * LONG_TURN
+    await company.give_way()
+    assert turns == [1]

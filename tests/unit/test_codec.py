@@ -325,6 +325,7 @@ records = st.builds(
     parent=st.none() | st.uuids(),
     root=st.none() | st.uuids(),
     node=st.none() | texts,
+    progress=st.none() | plain.map(dumps),
 )
 
 

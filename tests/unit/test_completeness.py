@@ -13,6 +13,7 @@ import mognet
 ROOMS = tuple(
     f"mognet.{room}."
     for room in (
+        "acting",
         "app",
         "backend",
         "backoff",
@@ -20,16 +21,23 @@ ROOMS = tuple(
         "config",
         "context",
         "control",
+        "entries",
+        "events",
         "exceptions",
+        "finding",
+        "http",
         "middleware",
+        "progress",
         "records",
         "registry",
         "requests",
         "results",
+        "scope",
         "services",
         "state",
         "states",
         "testing.fixtures",
+        "watching",
         "worker",
     )
 )

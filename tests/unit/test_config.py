@@ -83,6 +83,24 @@ def test_queues_are_included_or_excluded_not_both() -> None:
         anything(task_queues={"include": ["a"], "exclude": ["b"]})
 
 
+def test_searchable_metadata(tmp_path: Path) -> None:
+    assert AppConfig().searchable_metadata == set()
+    config = AppConfig(searchable_metadata={"tenant_id", "user.id"})
+    for key in ("", "a..b", ".a", "a.", "a\0b", "\ud800", "x" * 256):
+        with pytest.raises(ValueError, match="searchable_metadata"):
+            AppConfig(searchable_metadata={"tenant_id", key})
+        with pytest.raises(ValueError, match="is no key of metadata"):
+            config.searchable_metadata = {key}
+    assert config.searchable_metadata == {"tenant_id", "user.id"}
+    for text in ("tenant_id, user.id", '["user.id", "tenant_id"]'):
+        assert resolved(tmp_path, MOGNET_SEARCHABLE_METADATA=text).searchable_metadata == {"tenant_id", "user.id"}
+    (tmp_path / "mognet.toml").write_text('searchable_metadata = ["tenant_id", "user.id"]\n')
+    assert resolved(tmp_path).searchable_metadata == {"tenant_id", "user.id"}
+    (tmp_path / "mognet.toml").write_text('searchable_metadata = ["tenant_id."]\n')
+    with pytest.raises(ImproperlyConfigured, match=r"mognet.toml: searchable_metadata.*'tenant_id\.' is no key"):
+        resolved(tmp_path)
+
+
 def test_refused_assignment_keeps_the_old_value() -> None:
     config = AppConfig(minimum_concurrency=5, maximum_concurrency=10)
     with pytest.raises(ValueError, match=r"maximum_concurrency \(10\) must be at least minimum_concurrency \(11\)"):

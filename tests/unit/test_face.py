@@ -17,7 +17,8 @@ import mognet
 from mognet import AppConfig, Middleware, exceptions
 
 NAMES = """
-    App AppConfig Backoff ClassService Context Middleware Pause Request Result ResultState ResultTree Retry State task
+    App AppConfig Backoff ClassService Context Event Middleware Pause Progress Request Result ResultState ResultTree Retry State metadata
+    task
 """.split()
 
 TREE: dict[str, str] = {
@@ -33,6 +34,9 @@ TREE: dict[str, str] = {
     "Revoked": "ResultFailed",
     "ResultValueLost": "ResultError",
     "ResultLost": "ResultError",
+    "NotRetryable": "ResultError",
+    "InvalidQuery": "MognetError",
+    "InvalidCursor": "InvalidQuery",
     "TooManyRetries": "MognetError",
     "InvalidTaskArguments": "MognetError",
     "UnknownTask": "MognetError",
@@ -62,6 +66,7 @@ def test_the_errors_form_one_tree() -> None:
 def test_errors_are_what_python_expects() -> None:
     assert issubclass(exceptions.ConnectionError, builtins.ConnectionError)
     assert issubclass(exceptions.InvalidMetadata, ValueError)
+    assert issubclass(exceptions.InvalidQuery, ValueError)
     assert issubclass(exceptions.InvalidTaskArguments, ValueError)
     for wish in (mognet.Pause, mognet.Retry):
         assert issubclass(wish, BaseException)
@@ -75,6 +80,7 @@ def test_errors_are_what_python_expects() -> None:
         exceptions.TaskError("m:C", "text", "traceback"),
         exceptions.TooManyRetries(uuid4(), 5, 3),
         exceptions.ResultLost(uuid4()),
+        exceptions.NotRetryable(uuid4(), "why"),
         exceptions.ResultValueLost(uuid4()),
         exceptions.QueueNotFound("q"),
         exceptions.InvalidTaskArguments([{"loc": ("a", 0), "msg": "m", "type": "t"}], "task"),
@@ -94,6 +100,7 @@ def test_errors_keep_what_they_know(error: Any) -> None:
         "traceback",
         "request_id",
         "result_id",
+        "reason",
         "queue_name",
         "errors",
         "resume_after",
@@ -132,6 +139,7 @@ def test_settings() -> None:
         "max_message_size",
         "max_result_size",
         "max_metadata_size",
+        "searchable_metadata",
         "url",
     ):
         assert hasattr(config, name)

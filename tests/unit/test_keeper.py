@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from mognet import Backoff
 from mognet.engines.memory import MemoryEngine
 from mognet.exceptions import ConnectionError
 from mognet.keeper import LeaseKeeper
@@ -142,3 +143,43 @@ async def test_an_engine_that_does_not_answer_does_not_keep_the_process(monkeypa
     async with asyncio.timeout(1):
         await leases.stop()
     leave.set()
+
+
+async def test_an_engine_that_cannot_be_entered_is_tried_as_soon_as_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mognet.keeper._ENTER", Backoff(base=120, cap=120, jitter=False))
+    back, asked = threading.Event(), threading.Event()
+
+    class Closed(Engine):
+        async def __aenter__(self) -> Closed:
+            if not back.is_set():
+                raise ConnectionError("away")
+            return self
+
+        async def until_back(self, seconds: float) -> bool:
+            assert seconds == 120
+            asked.set()
+            while not back.is_set():  # noqa: ASYNC110 - set in another thread
+                await asyncio.sleep(0.005)
+            return True
+
+    engine = Closed()
+    leases = keeper(engine)
+    leases.start()
+    leases.add(token(), "job")
+    await until(asked.is_set)
+    assert engine.extended == []
+    back.set()
+    await engine.times(1)
+    await leases.stop()
+
+
+async def test_it_stops_while_it_waits_for_an_engine() -> None:
+    class Closed(Engine):
+        async def __aenter__(self) -> Closed:
+            raise ConnectionError("away")
+
+    leases = keeper(Closed())
+    leases.start()
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(1):
+        await leases.stop()

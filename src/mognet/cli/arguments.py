@@ -9,10 +9,11 @@ COMMANDS: Mapping[str, frozenset[str]] = {
     "run": frozenset(),
     "call": frozenset(),
     "submit": frozenset(),
-    "tasks": frozenset({"list", "get", "tree", "revoke"}),
+    "tasks": frozenset({"list", "count", "get", "logs", "tree", "watch", "revoke", "retry", "delete"}),
     "queues": frozenset({"list", "purge"}),
     "nodes": frozenset({"status"}),
-    "store": frozenset({"info", "migrate"}),
+    "top": frozenset(),
+    "store": frozenset({"info", "migrate", "reindex"}),
     "doctor": frozenset(),
     "demo": frozenset(),
 }

@@ -23,9 +23,6 @@ from mognet.requests import Request
 from mognet.results import Result
 from mognet.states import ResultState
 
-LOOK_EVERY = 0.4
-"""Seconds between looks at the job that is shown."""
-
 NOBODY_AFTER = 2.0
 """Seconds after which a job that nobody has started raises the question whether a worker listens."""
 
@@ -97,33 +94,35 @@ def _see(desk: Desk, result: Result[Any]) -> str:
 async def follow(desk: Desk, result: Result[Any], limit: timedelta | None) -> bool:
     """Show the job until its end, or until the time is over; whether it has ended."""
     loop = asyncio.get_running_loop()
-    began = loop.time()
-    until = None if limit is None else began + limit.total_seconds()
     end = loop.create_task(result.wait(), name="the job's end")
-    asking: asyncio.Task[None] | None = None
     with follower(color=desk.options.color) as show:
+        show(result)
+        helpers = [
+            loop.create_task(_show_events(desk, result, show), name="what the job does"),
+            loop.create_task(_look_for_workers(desk, result, show), name="is there a worker?"),
+        ]
         try:
-            while not end.done():
-                current = await desk.app.result_backend.get(result.id) or result
-                show(current)
-                if asking is None and loop.time() - began >= NOBODY_AFTER and current.started is None and not current.done:
-                    asking = loop.create_task(_look_for_workers(desk, current, show), name="is there a worker?")
-                pause = LOOK_EVERY if until is None else min(LOOK_EVERY, until - loop.time())
-                if pause <= 0:
-                    break
-                await asyncio.wait([end], timeout=pause)
+            await asyncio.wait([end], timeout=None if limit is None else limit.total_seconds())
             if end.done():
                 end.result()
             return end.done()
         finally:
-            for task in (end, asking):
-                if task is not None and not task.done():
-                    task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await task
+            for task in (end, *helpers):
+                task.cancel()
+            await asyncio.gather(end, *helpers, return_exceptions=True)
+
+
+async def _show_events(desk: Desk, result: Result[Any], show: Follower) -> None:
+    async for event in result.watch():
+        show(desk.app.result_backend.result(event.record))
 
 
 async def _look_for_workers(desk: Desk, result: Result[Any], show: Follower) -> None:
+    """Unless the job has been started within a moment."""
+    await asyncio.sleep(NOBODY_AFTER)
+    current = await desk.app.result_backend.get(result.id)
+    if current is None or current.started is not None or current.done:
+        return
     queue = result.queue_name
     async for node in desk.app.get_current_status_of_nodes(timeout=ASK_NODES):
         if queue in node.payload.queues:

@@ -176,14 +176,14 @@ class Demo:
     async def _look(self, result: Result[Any]) -> tuple[Picture, bool]:
         """The tree as it is now, and whether all packages have listed their files."""
         backend = self._app.result_backend
-        states = await backend.count(Query(root=result.id))
-        files = await backend.count(Query(root=result.id, name="file"))
-        packages = await backend.count(Query(root=result.id, name="package"))
+        states = await backend.tally(Query(root=result.id))
+        files = await backend.tally(Query(root=result.id, name="file"))
+        packages = await backend.tally(Query(root=result.id, name="package"))
         listed = bool(packages) and not packages.get(ResultState.PENDING) and not packages.get(ResultState.RUNNING)
         workers = {hand.name: WorkerPicture(hand.name, stands_in_for=hand.stands_in_for) for hand in self._crew.hands}
         if self._killed is not None:
             workers[self._killed[0].name].killed = self._killed[1]
-        async for each in backend.find(Query(root=result.id, states=ACTIVE)):
+        async for each in backend.search(Query(root=result.id, states=ACTIVE)):
             worker = workers.get(each.node_id or "")
             if worker is not None and each.state is ResultState.RUNNING:
                 worker.running += 1
@@ -208,7 +208,7 @@ class Demo:
 
     async def _figures(self, result: Result[Any]) -> Figures:
         """Read everything back from the store."""
-        tree = [each async for each in self._app.result_backend.find(Query(root=result.id))]
+        tree = [each async for each in self._app.result_backend.search(Query(root=result.id))]
         return Figures(
             tasks=len(tree),
             workers=len({each.node_id for each in tree} - {None}),

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from mognet.app import App
 from mognet.cli.display import View, console
@@ -14,6 +14,17 @@ from mognet.cli.loading import load_app
 from mognet.cli.logsetup import set_up
 from mognet.cli.options import Options
 from mognet.cli.text import clean, json_text
+
+LIVE_EVERY = 0.15
+"""Seconds between two pictures on a terminal, at least."""
+
+PLAIN_EVERY = 1.0
+"""Seconds between two answers elsewhere, at least."""
+
+TICK = 1.0
+"""Seconds after which a picture is drawn again although nothing has changed: durations go on."""
+
+NEVER = 86400.0
 
 
 class Answer(NamedTuple):
@@ -32,6 +43,34 @@ def write(answer: Answer, options: Options, *, json: bool, again: bool = False) 
         screen.print(answer.view.rich(screen.width))
     else:
         print(answer.view.plain() + ("\n" if again else ""), flush=True)
+
+
+class Screen:
+    """A terminal on which one picture takes the place of the last. ``alone``: nothing else is on it, and it is gone in the end."""
+
+    def __init__(self, options: Options, *, alone: bool = False) -> None:
+        from rich.live import Live
+
+        self._console = console(color=options.color)
+        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop", screen=alone)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+    @property
+    def height(self) -> int:
+        """Lines, as the window is now."""
+        return self._console.height
+
+    def show(self, view: View, *, last: bool = False) -> None:
+        """Draw; ``last``: what has to stay is drawn in full, also if that is more than the window holds."""
+        if last:
+            self._live.vertical_overflow = "visible"
+        self._live.update((view if last else view.fit(self.height)).rich(self._console.width), refresh=True)
 
 
 @dataclass
@@ -54,14 +93,31 @@ class Desk:
         else:
             await self._live(look, self.poll)
 
-    async def _live(self, look: Callable[[], Awaitable[Answer]], poll: float) -> None:
-        from rich.live import Live
+    async def follow(self, look: Callable[[], Awaitable[Answer]], changed: Callable[[float], Awaitable[bool]]) -> None:
+        """Show an answer anew whenever something has changed, until nothing can any more.
 
-        screen = console(color=self.options.color)
-        with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
+        ``changed`` waits for that, at most so many seconds, and says whether there may be more. JSON is one document per line.
+        """
+        live = sys.stdout.isatty() and not self.json
+        if not live:
+            write(await look(), self.options, json=self.json, again=True)
+            while await changed(NEVER):
+                write(await look(), self.options, json=self.json, again=True)
+                await asyncio.sleep(PLAIN_EVERY)
+            write(await look(), self.options, json=self.json, again=True)
+            return
+        with Screen(self.options) as screen:
+            more = True
+            while more:
+                screen.show((await look()).view)
+                await asyncio.sleep(LIVE_EVERY)
+                more = await changed(TICK)
+            screen.show((await look()).view, last=True)
+
+    async def _live(self, look: Callable[[], Awaitable[Answer]], poll: float) -> None:
+        with Screen(self.options) as screen:
             while True:
-                view = (await look()).view.fit(screen.height)
-                live.update(view.rich(screen.width), refresh=True)
+                screen.show((await look()).view)
                 await asyncio.sleep(poll)
 
     def note(self, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mognet.cli.text import clean
 from mognet.states import ResultState
@@ -92,7 +92,11 @@ class Sheet:
             table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis", width=cells)
         for row in self.rows:
             table.add_row(*(_text([cell]) for cell in row))
-        return Group(table, _text([_left_out(self.more)])) if self.more else table
+        if not self.more:
+            return table
+        more = _text([_left_out(self.more)])
+        more.no_wrap, more.overflow = True, "ellipsis"
+        return Group(table, more)
 
     def _widths(self, width: int) -> list[int]:
         """What each column gets: its full width, or, if that is too much, the widest that may shrink give way."""
@@ -138,7 +142,20 @@ class Lines:
         return Group(*texts)
 
 
-View = Sheet | Lines
+class View(Protocol):
+    """What can be shown."""
+
+    def fit(self, height: int) -> View:
+        """What of it a terminal of so many lines can show."""
+        ...
+
+    def plain(self) -> str:
+        """As text for a pipe."""
+        ...
+
+    def rich(self, width: int) -> RenderableType:
+        """For a terminal of so many columns."""
+        ...
 
 
 def _left_out(count: int) -> Span:

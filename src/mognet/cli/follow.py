@@ -6,16 +6,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mognet.cli.display import STATE_STYLES, console
 from mognet.cli.ids import short
 from mognet.cli.text import clean, span
-from mognet.codec import loads
+from mognet.progress import Progress
 from mognet.results import Result
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+
+BAR = 20
+"""Columns of a bar."""
 
 
 class Follower(Protocol):
@@ -26,28 +30,6 @@ class Follower(Protocol):
 
     def note(self, text: str) -> None:
         """Tell something beside it."""
-
-
-class Progress(NamedTuple):
-    """How far a job says it is."""
-
-    done: float
-    total: float
-
-    def __str__(self) -> str:
-        return f"{self.done:g}/{self.total:g}"
-
-
-def progress(result: Result[Any]) -> Progress | None:
-    """What the metadata key ``progress`` says, if it is ``{"done": number, "total": number}``."""
-    metadata = loads(result.record.metadata)
-    told = metadata.get("progress") if isinstance(metadata, dict) else None
-    if not isinstance(told, dict):
-        return None
-    done, total = told.get("done"), told.get("total")
-    if not isinstance(done, int | float) or not isinstance(total, int | float) or not 0 < total < float("inf"):
-        return None
-    return Progress(min(max(done, 0), total), total)
 
 
 @contextmanager
@@ -96,27 +78,51 @@ class _Live:
 
     def render(self) -> RenderableType:
         """The line; asked for at each refresh, so that the time goes on between looks."""
-        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
         result = self._result
         if result is None:
             return Text("")
+        cells: list[RenderableType] = [self._spinner, *job_cells(result), Text(span(time.monotonic() - self._began))]
         line = Table.grid(padding=(0, 1))
-        cells: list[RenderableType] = [
-            self._spinner,
-            Text(clean(result.name or "")),
-            Text(short(result.id), style="dim"),
-            Text(str(result.state), style=STATE_STYLES[result.state]),
-        ]
-        told = progress(result)
-        if told is not None:
-            cells += [ProgressBar(told.total, told.done, width=20), Text(str(told))]
-        cells.append(Text(span(time.monotonic() - self._began)))
-        if result.node_id:
-            cells.append(Text(f"on {clean(result.node_id)}", style="dim", overflow="ellipsis", no_wrap=True))
         for _ in cells:
             line.add_column(no_wrap=True)
-        line.add_row(*cells)
+        last = Text(overflow="ellipsis", no_wrap=True)
+        if result.progress is not None and result.progress.message:
+            last.append(f"{clean(result.progress.message)} ")
+        if result.node_id:
+            last.append(f"on {clean(result.node_id)}", "dim")
+        line.add_row(*cells, last)
         return line
+
+
+def job_cells(result: Result[Any]) -> list[RenderableType]:
+    """A job's name, id, state, bar, and how far it is."""
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    told = result.progress
+    total = None if told is None else told.total
+    bar = ProgressBar(total, min(told.done, total), width=BAR) if told is not None and total else Text("")
+    return [
+        Text(clean(result.name or "-"), overflow="ellipsis", no_wrap=True),
+        Text(short(result.id), style="dim"),
+        Text(str(result.state), style=STATE_STYLES[result.state]),
+        bar,
+        Text(amount(told)),
+    ]
+
+
+def amount(told: Progress | None) -> str:
+    """``3/10``, or ``3`` if the total is not known."""
+    if told is None:
+        return ""
+    return f"{told.done:,.6g}" if told.total is None else f"{told.done:,.6g}/{told.total:,.6g}"
+
+
+def percent(told: Progress | None) -> str:
+    """``30%``, if the total is known; else the amount."""
+    if told is None:
+        return ""
+    return amount(told) if told.fraction is None else f"{told.fraction:.0%}"

@@ -33,7 +33,7 @@ async def find(backend: ResultBackend, text: str) -> Result[Any]:
         if result is None:
             raise CommandError(f"there is no job {UUID(digits)}: it never existed, was deleted, or has expired", NOT_FOUND)
         return result
-    found = [result async for result in backend.find(Query(id_prefix=digits, newest_first=True, limit=_SHOWN + 1))]
+    found = [result async for result in backend.search(Query(id_prefix=digits, newest_first=True, limit=_SHOWN + 1))]
     if not found:
         raise CommandError(f"there is no job whose id begins with {text!r} (see: tasks list)", NOT_FOUND)
     if len(found) > 1:

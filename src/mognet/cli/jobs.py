@@ -1,14 +1,13 @@
-"""``mognet tasks get`` and ``mognet tasks revoke``."""
+"""``mognet tasks get``."""
 
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 from mognet.cli.desk import Answer, Desk
 from mognet.cli.display import Line, Lines, Span, state_span
-from mognet.cli.failures import NOT_FOUND, OK, REFUSED, CommandError
-from mognet.cli.ids import find, parse_prefix
+from mognet.cli.failures import OK
+from mognet.cli.ids import find
 from mognet.cli.listing import note, took
 from mognet.cli.text import age, clean_lines, json_text, local, plural, span
 from mognet.codec import dumps, loads
@@ -83,31 +82,3 @@ def _end_lines(end: dict[str, Any]) -> list[Line]:
     if end["error"] is not None:
         return [[_label("traceback")], *([f"  {line}"] for line in clean_lines(end["error"]["traceback"].rstrip()))]
     return [[_label("value"), json_text(end["value"])]]
-
-
-async def revoke_task(desk: Desk, id: str, *, force: bool) -> int:
-    """Stop a job and what is below it."""
-    known = await _known(desk, id, force=force)
-    target = UUID(parse_prefix(id)) if known is None else known.id
-    if known is not None and known.done and not known.revoked and not force:
-        raise CommandError(f"job {target} has ended already ({known.state}); --force revokes what it has left unfinished", REFUSED)
-    result = await desk.app.revoke(target, force=force)
-
-    async def look() -> Answer:
-        name = f"{result.name} " if result.name else ""
-        text = f"{name}{result.id} is {result.state}" + (", and so is all that was unfinished below it" if known is not None else "")
-        return Answer(result.to_dict(), Lines([[text]]))
-
-    await desk.show(look)
-    return OK
-
-
-async def _known(desk: Desk, id: str, *, force: bool) -> Result[Any] | None:
-    try:
-        return await find(desk.app.result_backend, id)
-    except CommandError as error:
-        if error.code != NOT_FOUND or len(parse_prefix(id)) < 32:
-            raise
-        if not force:
-            raise CommandError(f"{error}; --force marks this id, so that a later submit of it will not run", NOT_FOUND) from None
-        return None

@@ -30,6 +30,7 @@ FIELDS = (
     "queue_time",
     "node_id",
     "request_kwargs_repr",
+    "progress",
     "metadata",
 )
 """What may stand in braces."""

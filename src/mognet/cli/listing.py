@@ -9,27 +9,24 @@ from typing import Any, NamedTuple
 
 from mognet.cli.desk import Answer, Desk
 from mognet.cli.display import Column, Sheet, Span, state_span
-from mognet.cli.durations import parse_duration
 from mognet.cli.failures import OK, USAGE, CommandError
-from mognet.cli.follow import progress
+from mognet.cli.filters import Which
+from mognet.cli.follow import percent
 from mognet.cli.ids import shorten
 from mognet.cli.text import age, json_text, local, span
 from mognet.codec import ErrorInfo, loads
-from mognet.records import Query
+from mognet.engine import METADATA
+from mognet.paths import value_at
 from mognet.results import Result
 from mognet.states import ResultState
 
 
-class Wanted(NamedTuple):
-    """Which jobs to list, and what of them."""
+class Page(NamedTuple):
+    """How many of the jobs that match are shown, from where on, and what of them."""
 
-    states: list[str]
-    name: str | None = None
-    queue: str | None = None
-    node: str | None = None
-    since: str | None = None
     limit: int = 50
     columns: str | None = None
+    after: str | None = None
 
 
 class Row(NamedTuple):
@@ -65,8 +62,8 @@ def note(result: Result[Any], error: ErrorInfo | None) -> Span | str:
         return Span(f"{error.type_name.rpartition(':')[2]}: {error.message}", "red")
     if result.state is ResultState.PENDING and (wait := result.due.timestamp() - time.time()) > 0.5:
         return f"due in {span(wait)}"
-    told = None if result.done else progress(result)
-    return "" if told is None else f"{told.done / told.total:.0%}"
+    told = None if result.done else result.progress
+    return "" if told is None else f"{percent(told)} {told.message or ''}".strip()
 
 
 _COLUMNS: dict[str, tuple[Column, _Cell]] = {
@@ -92,50 +89,52 @@ _USUAL = ("id", "task", "queue", "state", "age", "took", "try", "note")
 _SAME = {"name": "task", "attempt": "try", "arguments": "args"}
 
 
-async def list_tasks(desk: Desk, wanted: Wanted) -> int:
+async def list_tasks(desk: Desk, which: Which, page: Page) -> int:
     """List jobs, newest first."""
-    columns = _columns(wanted.columns)
-    query = _query(desk, wanted)
-    since = None if wanted.since is None else parse_duration(wanted.since, "--since").total_seconds()
+    columns = _columns(page.columns)
+    results: list[Result[Any]] = []
 
     async def look() -> Answer:
-        after = None if since is None else time.time() - since
-        results = [result async for result in desk.app.result_backend.find(query._replace(created_after=after))]
-        return Answer([result.to_dict() for result in results], Sheet([]) if desk.json else await _sheet(results, columns))
+        found = desk.app.result_backend.find(limit=page.limit + 1, after=page.after, **await which.filters(desk.app))
+        results[:] = [result async for result in found]
+        shown = results[: page.limit]
+        data = [result.to_dict() | {"cursor": result.cursor} for result in shown]
+        return Answer(data, Sheet([]) if desk.json else await _sheet(shown, columns))
 
     await desk.show(look)
+    if len(results) > page.limit and not desk.json:
+        desk.note(f"there are more; for the next ones, add: --after {results[page.limit - 1].cursor}")
+    elif not results and (hint := which.hint("tasks list")) is not None:
+        desk.note(hint)
     return OK
 
 
-def _columns(given: str | None) -> list[str]:
+def _columns(given: str | None) -> list[tuple[Column, _Cell]]:
     if given is None:
-        return list(_USUAL)
-    names = [_SAME.get(name, name) for each in given.split(",") if (name := each.strip().lower())]
-    unknown = [name for name in names if name not in _COLUMNS]
+        return [_COLUMNS[name] for name in _USUAL]
+    words = [word for each in given.split(",") if (word := each.strip())]
+    names = [word if word.startswith(METADATA) else _SAME.get(word.lower(), word.lower()) for word in words]
+    unknown = [name for name in names if name not in _COLUMNS and not name.startswith(METADATA)]
     if unknown or not names:
-        raise CommandError(f"--columns: there is no column {', '.join(unknown) or given!r}; there are: {', '.join(_COLUMNS)}", USAGE)
-    return names
+        known = f"{', '.join(_COLUMNS)}, {METADATA}KEY"
+        raise CommandError(f"--columns: there is no column {', '.join(unknown) or given!r}; there are: {known}", USAGE)
+    return [_COLUMNS[name] if name in _COLUMNS else _metadata(name.removeprefix(METADATA)) for name in names]
 
 
-def _query(desk: Desk, wanted: Wanted) -> Query:
-    states = set()
-    for word in [word.strip() for each in wanted.states for word in each.split(",") if word.strip()]:
-        try:
-            states.add(ResultState(word.upper()))
-        except ValueError:
-            raise CommandError(f"--state: there is no state {word!r}; there are: {', '.join(ResultState)}", USAGE) from None
-    name = wanted.name
-    if name is not None and desk.app.registry.find(name) is None:
-        longer = [each for each in desk.app.registry.names() if each.endswith(f".{name}")]
-        name = longer[0] if len(longer) == 1 else name
-    return Query(frozenset(states), name=name, queue=wanted.queue, node=wanted.node, newest_first=True, limit=wanted.limit)
+def _metadata(path: str) -> tuple[Column, _Cell]:
+    """A column for one key of metadata."""
+
+    def cell(row: Row) -> str:
+        value = value_at(loads(row.result.record.metadata), path, "")
+        return value if isinstance(value, str) else json_text(value)
+
+    return Column(path, shrink=True), cell
 
 
-async def _sheet(results: Sequence[Result[Any]], columns: Sequence[str]) -> Sheet:
+async def _sheet(results: Sequence[Result[Any]], columns: Sequence[tuple[Column, _Cell]]) -> Sheet:
     errors: Sequence[ErrorInfo | None] = [None] * len(results)
-    if "note" in columns:
+    if _COLUMNS["note"] in columns:
         errors = await asyncio.gather(*(result.error() for result in results))
     ids = shorten(result.id for result in results)
     rows = [Row(result, ids[result.id], error) for result, error in zip(results, errors, strict=True)]
-    cells = [_COLUMNS[name][1] for name in columns]
-    return Sheet([_COLUMNS[name][0] for name in columns], [[cell(row) for cell in cells] for row in rows], empty="no jobs found")
+    return Sheet([column for column, _ in columns], [[cell(row) for _, cell in columns] for row in rows], empty="no jobs found")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from mognet.app import App
@@ -12,6 +12,7 @@ from mognet.cli.desk import Answer, Desk
 from mognet.cli.display import Column, Sheet, Span
 from mognet.cli.failures import OK, REFUSED
 from mognet.cli.text import clean, plural
+from mognet.control import NodeStatus
 from mognet.records import Query
 from mognet.states import ResultState
 
@@ -32,11 +33,11 @@ _COLUMNS = (
 )
 
 
-async def measure(app: App) -> list[dict[str, Any]]:
-    """How much waits and runs in each queue that is known or holds jobs, and how many workers listen."""
-    listeners: Counter[str] = Counter()
-    async for node in app.get_current_status_of_nodes(timeout=ANSWER_TIME):
-        listeners.update(node.payload.queues)
+async def measure(app: App, nodes: Sequence[NodeStatus] | None = None) -> list[dict[str, Any]]:
+    """How much waits and runs in each queue that is known or holds jobs, and how many workers listen. ``nodes``, if they were asked."""
+    if nodes is None:
+        nodes = [node async for node in app.get_current_status_of_nodes(timeout=ANSWER_TIME)]
+    listeners = Counter(queue for node in nodes for queue in node.payload.queues)
     counts = {state: await _count(app, state) for state in (ResultState.PENDING, ResultState.RUNNING, ResultState.SUSPENDED)}
     later = Counter([queue async for queue in _scheduled(app)])
     names = sorted({*app.get_task_queue_names(), *listeners, *(name for each in counts.values() for name in each)})
@@ -70,10 +71,15 @@ async def list_queues(desk: Desk) -> int:
 
     async def look() -> Answer:
         rows = await measure(desk.app)
-        return Answer(rows, Sheet(_COLUMNS, [_row(row) for row in rows], empty="no queues"))
+        return Answer(rows, queues_sheet(rows))
 
     await desk.show(look)
     return OK
+
+
+def queues_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
+    """The queues as a table."""
+    return Sheet(_COLUMNS, [_row(row) for row in rows], empty="no queues")
 
 
 def _row(row: dict[str, Any]) -> list[Span | str]:

@@ -11,6 +11,18 @@ from typing import Annotated
 import typer
 
 from mognet.cli.arguments import split
+from mognet.cli.commands import (
+    Format,
+    FormatOption,
+    JsonOption,
+    PollOption,
+    store_reindex,
+    tasks_count,
+    tasks_delete,
+    tasks_list,
+    tasks_retry,
+    tasks_revoke,
+)
 from mognet.cli.failures import INTERRUPTED, USAGE, report
 from mognet.cli.options import Options
 from mognet.cli.text import clean
@@ -18,14 +30,7 @@ from mognet.cli.text import clean
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
-class Format(str, Enum):  # noqa: UP042 - older typers show a StrEnum's choices badly
-    """How an answer is written."""
-
-    text = "text"
-    json = "json"
-
-
-class Loop(str, Enum):  # noqa: UP042
+class Loop(str, Enum):  # noqa: UP042 - older typers show a StrEnum's choices badly
     """Which event loop a worker runs on."""
 
     auto = "auto"
@@ -33,14 +38,11 @@ class Loop(str, Enum):  # noqa: UP042
     uvloop = "uvloop"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="How to write the answer.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
-PollOption = Annotated[float | None, typer.Option("--poll", metavar="SECONDS", min=0.05, help="Look again so often, until Ctrl-C.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, or as many of its first digits as no other id has.")]
 LabelOption = Annotated[str | None, typer.Option("--text-label-format", metavar="TEMPLATE", help="Text per job, such as '{name} {state}'.")]
 
 app = typer.Typer(name="mognet", context_settings=_SETTINGS, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-tasks_app = typer.Typer(help="Look at jobs, and revoke them.", no_args_is_help=True)
+tasks_app = typer.Typer(help="Look at jobs, revoke them, run them again, delete them.", no_args_is_help=True)
 queues_app = typer.Typer(help="Look at queues, and empty them.", no_args_is_help=True)
 nodes_app = typer.Typer(help="Ask the workers.", no_args_is_help=True)
 store_app = typer.Typer(help="Look at where the jobs are kept.", no_args_is_help=True)
@@ -222,30 +224,8 @@ def submit(
     return serve(context.obj, lambda desk: submit_task(desk, wanted))
 
 
-@tasks_app.command("list")
-def tasks_list(
-    context: typer.Context,
-    state: Annotated[list[str] | None, typer.Option("--state", metavar="A,B", help="Only these states.")] = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="TASK", help="Only this task.")] = None,
-    queue: Annotated[str | None, typer.Option("--queue", metavar="NAME", help="Only this queue.")] = None,
-    node: Annotated[str | None, typer.Option("--node", metavar="ID", help="Only what this node ran last.")] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Only what was submitted so long ago or later: 10m, 1h.")
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = 50,
-    columns: Annotated[
-        str | None, typer.Option("--columns", metavar="A,B", help="What to show; an unknown name lists what there is.")
-    ] = None,
-    format: FormatOption = Format.text,
-    json: JsonOption = False,
-    poll: PollOption = None,
-) -> int:
-    """List jobs, newest first."""
-    from mognet.cli.desk import serve
-    from mognet.cli.listing import Wanted, list_tasks
-
-    wanted = Wanted(state or [], name, queue, node, since, limit, columns)
-    return serve(context.obj, lambda desk: list_tasks(desk, wanted), json=json or format is Format.json, poll=poll)
+tasks_app.command("list")(tasks_list)
+tasks_app.command("count")(tasks_count)
 
 
 @tasks_app.command("get")
@@ -280,30 +260,52 @@ def tasks_tree(
     label: LabelOption = None,
     format: FormatOption = Format.text,
     json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew whenever something changes, until all of it has ended.")] = False,
     poll: PollOption = None,
 ) -> int:
     """Show a job with all that it submitted."""
     from mognet.cli.desk import serve
     from mognet.cli.tree import show_tree
 
-    return serve(context.obj, lambda desk: show_tree(desk, id, max_depth, max_width, label), json=json or format is Format.json, poll=poll)
+    wanted = json or format is Format.json
+    return serve(context.obj, lambda desk: show_tree(desk, id, max_depth, max_width, label, watch=watch), json=wanted, poll=poll)
 
 
-@tasks_app.command("revoke")
-def tasks_revoke(
+@tasks_app.command("watch")
+def tasks_watch(
     context: typer.Context,
-    id: IdArgument,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also what a finished job has left unfinished; mark an id that is not known yet.")
-    ] = False,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Jobs, by ids or their first digits; none: all that run.")
+    ] = None,
     format: FormatOption = Format.text,
     json: JsonOption = False,
 ) -> int:
-    """Stop a job and all that it submitted."""
+    """Follow jobs until they have ended. Exit code 1: one of them did not succeed."""
     from mognet.cli.desk import serve
-    from mognet.cli.jobs import revoke_task
+    from mognet.cli.watch import watch_tasks
 
-    return serve(context.obj, lambda desk: revoke_task(desk, id, force=force), json=json or format is Format.json)
+    return serve(context.obj, lambda desk: watch_tasks(desk, ids or []), json=json or format is Format.json)
+
+
+@tasks_app.command("logs")
+def tasks_logs(
+    context: typer.Context,
+    id: IdArgument,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is logged from now on, until the job has ended.")] = False,
+    most: Annotated[int | None, typer.Option("-n", "--lines", metavar="N", min=0, help="At most the last N entries.")] = None,
+    format: FormatOption = Format.text,
+    json: JsonOption = False,
+) -> int:
+    """Show what a job has logged, as far as it is kept (setting keep_logs)."""
+    from mognet.cli.desk import serve
+    from mognet.cli.joblogs import show_logs
+
+    return serve(context.obj, lambda desk: show_logs(desk, id, follow=follow, most=most), json=json or format is Format.json)
+
+
+tasks_app.command("revoke")(tasks_revoke)
+tasks_app.command("retry")(tasks_retry)
+tasks_app.command("delete")(tasks_delete)
 
 
 @queues_app.command("list")
@@ -345,6 +347,15 @@ def nodes_status(
     return serve(context.obj, lambda desk: show_nodes(desk, timeout, label), json=json or format is Format.json, poll=poll)
 
 
+@app.command()
+def top(context: typer.Context, format: FormatOption = Format.text, json: JsonOption = False) -> int:
+    """Show what goes on: queues, workers, what runs, what failed. In a terminal live, until q is pressed."""
+    from mognet.cli.desk import serve
+    from mognet.cli.top import show_top
+
+    return serve(context.obj, show_top, json=json or format is Format.json)
+
+
 @store_app.command("info")
 def store_info(context: typer.Context, format: FormatOption = Format.text, json: JsonOption = False) -> int:
     """Show where the jobs are kept, in which form, and how many."""
@@ -356,12 +367,26 @@ def store_info(context: typer.Context, format: FormatOption = Format.text, json:
 _CheckOption = Annotated[bool, typer.Option("--check", help="Only say whether that is needed: then the exit code is 1.")]
 
 
+_ToOption = Annotated[
+    int | None, typer.Option("--to", metavar="N", min=1, help="This version of the schema, also an older one; stop all workers first.")
+]
+
+
 @store_app.command("migrate")
-def store_migrate(context: typer.Context, check: _CheckOption = False, format: FormatOption = Format.text, json: JsonOption = False) -> int:
+def store_migrate(
+    context: typer.Context,
+    check: _CheckOption = False,
+    to: _ToOption = None,
+    format: FormatOption = Format.text,
+    json: JsonOption = False,
+) -> int:
     """Bring the database's schema up to date, as the first worker would."""
     from mognet.cli.store import migrate_store
 
-    return migrate_store(context.obj, check=check, json=json or format is Format.json)
+    return migrate_store(context.obj, check=check, to=to, json=json or format is Format.json)
+
+
+store_app.command("reindex")(store_reindex)
 
 
 @app.command()

@@ -95,26 +95,31 @@ def _describe(schema: Schema | None, again: str) -> str:
     return f"{f'version {schema.found}' if schema.found else 'none yet'}; this mognet brings {schema.known}: {again}"
 
 
-def migrate_store(options: Options, *, check: bool, json: bool) -> int:
-    """Bring the schema up to date, or say whether that is needed (1)."""
+def migrate_store(options: Options, *, check: bool, to: int | None, json: bool) -> int:
+    """Bring the schema up to date, or to a version, or say whether that is needed (1)."""
 
     async def body(app: App, store: Checkup) -> int:
         schema = await store.schema()
         data: dict[str, Any] = {"engine": store.title, "place": store.shown, "schema": None if schema is None else schema._asdict()}
-        needed = schema is not None and schema.found < schema.known
+        wanted = None if schema is None else schema.known if to is None else to
+        needed = schema is not None and schema.found != wanted
         if schema is None:
             text = f"{store.title} has no schema: there is nothing to bring up to date"
         elif schema.found > schema.known:
             raise CommandError(
-                f"{store.shown} has schema {schema.found}, and this mognet knows none later than {schema.known}: upgrade mognet", REFUSED
+                f"{store.shown} has schema {schema.found}, and this mognet knows none later than {schema.known}: upgrade mognet, "
+                f"or bring it back with the newer one: {options.again(f'store migrate --to {schema.known}')}",
+                REFUSED,
             )
+        elif to is not None and to > schema.known:
+            raise CommandError(f"there is no schema {to}: this mognet knows none later than {schema.known}", REFUSED)
         elif not needed:
-            text = f"schema {schema.known} is up to date"
+            text = f"schema {wanted} is up to date" if wanted == schema.known else f"it has schema {wanted}"
         elif check:
-            text = f"a migration is needed: from {_version(schema.found)} to {schema.known}"
+            text = f"a migration is needed: from {_version(schema.found)} to {wanted}"
         else:
-            await store.migrate()
-            text = f"brought from {_version(schema.found)} to {schema.known}"
+            await store.migrate(to)
+            text = f"brought from {_version(schema.found)} to {wanted}"
         data |= {"needed": needed, "done": needed and not check}
         write(Answer(data, Lines([[text]])), options, json=json)
         return FAILED if needed and check else OK

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from mognet.cli.desk import Answer, Desk
 from mognet.cli.display import Line, Lines, Span, state_span
-from mognet.cli.failures import OK
+from mognet.cli.failures import OK, USAGE, CommandError
 from mognet.cli.ids import find, short
 from mognet.cli.labels import Label
 from mognet.cli.listing import note, took
-from mognet.results import ResultTree
+from mognet.results import Result, ResultTree
+from mognet.states import FINAL
 
 DEPTH, WIDTH = 3, 16
 """What fits on a screen. JSON is for programs, which would not notice that something is missing."""
@@ -16,8 +20,10 @@ DEPTH, WIDTH = 3, 16
 ALL = 1_000_000_000
 
 
-async def show_tree(desk: Desk, id: str, depth: int | None, width: int | None, template: str | None) -> int:
-    """Show a job and what is below it."""
+async def show_tree(desk: Desk, id: str, depth: int | None, width: int | None, template: str | None, *, watch: bool = False) -> int:
+    """Show a job and what is below it; ``watch``: until all of it has ended."""
+    if watch and desk.poll is not None:
+        raise CommandError("--watch shows what changes when it changes, and needs no --poll", USAGE)
     max_depth = depth or (ALL if desk.json else DEPTH)
     max_width = width or (ALL if desk.json else WIDTH)
     label = None if template is None else Label(template)
@@ -28,8 +34,35 @@ async def show_tree(desk: Desk, id: str, depth: int | None, width: int | None, t
         tree = await result.tree(max_depth, max_width)
         return Answer(tree.to_dict(), Lines() if desk.json else Lines(await Drawing(max_depth, max_width, label).lines(tree), cut=True))
 
-    await desk.show(look)
+    if watch:
+        await desk.follow(look, Changes(desk, result).wait)
+    else:
+        await desk.show(look)
     return OK
+
+
+class Changes:
+    """Tells when something below a job has changed, and when nothing can change any more."""
+
+    def __init__(self, desk: Desk, result: Result[Any]) -> None:
+        self._result = result
+        self._events = desk.app.watch(root=result.root_id)
+        self._part = result.root_id != result.id
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for a change, at most so long; whether there may be more."""
+        if self._part and not any(count for state, count in (await self._result.summary()).items() if state not in FINAL):
+            return False
+        try:
+            async with asyncio.timeout(seconds):
+                await anext(self._events)
+            while True:  # what has come with it is in the same picture
+                async with asyncio.timeout(0.02):
+                    await anext(self._events)
+        except TimeoutError:
+            return True
+        except StopAsyncIteration:
+            return False
 
 
 class Drawing:

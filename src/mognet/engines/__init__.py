@@ -25,7 +25,8 @@ def engine_factory(url: str, app: str, *, broker: Sequence[str] = ()) -> OpenEng
             f"{redact_url(url)!r} is a broker, which keeps no jobs: set AppConfig.broker to it, and result_backend to the URL of a store"
         )
     if scheme == "memory":
-        from mognet.engines.memory import MemoryEngine, MemoryStore, shared_store
+        from mognet.engines.memory import MemoryEngine, shared_store
+        from mognet.engines.memory_rows import MemoryStore
 
         name = url.partition("://")[2]
         store = shared_store(app, name) if name else MemoryStore()

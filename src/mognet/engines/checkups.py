@@ -56,5 +56,5 @@ class MemoryCheckup:
     async def size(self) -> int | None:
         return None
 
-    async def migrate(self) -> None:
+    async def migrate(self, version: int | None = None) -> None:
         pass

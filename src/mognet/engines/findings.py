@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
+from ipaddress import ip_address
 from typing import Literal, NamedTuple, Protocol
 
 Grade = Literal["ok", "warning", "error"]
@@ -57,8 +58,8 @@ class Checkup(Protocol):
         """Bytes that all apps' jobs take there; None: that is not known cheaply."""
         ...
 
-    async def migrate(self) -> None:
-        """Bring the schema up to date; nothing happens if it is."""
+    async def migrate(self, version: int | None = None) -> None:
+        """Bring the schema to a version, the newest by default; nothing happens if it has it."""
         ...
 
 
@@ -112,6 +113,28 @@ def client_version(package: str, extra: str, tested: tuple[int, ...]) -> Finding
         text = f"{package} {found}: mognet is tested with {oldest} and newer"
         return warning("client", text, f'pip install --upgrade "mognet[{extra}]"')
     return ok("client", f"{package} {found}")
+
+
+def encryption(hosts: Collection[str], *, tls: bool, checked: bool, switch_on: str, check: str) -> Finding:
+    """Who may listen on the way to these hosts. ``switch_on`` and ``check`` are what the URL has to say for it."""
+    if tls and checked:
+        return ok("encryption", "TLS, and the server's certificate is checked")
+    if tls:
+        return warning("encryption", "TLS, but any certificate is accepted: anybody in between can read and change everything", check)
+    for host in hosts:
+        if not _is_local(host):
+            text = f"none on the way to {host}: whoever can listen there reads passwords, arguments and values"
+            return warning("encryption", text, switch_on)
+    return ok("encryption", "none, and nothing leaves this machine")
+
+
+def _is_local(host: str) -> bool:
+    if host in ("", "localhost") or host.startswith("/"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def clock(ask: Callable[[], Awaitable[float]]) -> Finding:

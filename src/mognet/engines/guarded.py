@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from mognet.backoff import Backoff
-from mognet.engine import Engine, GroupBy
+from mognet.engine import Engine, GroupBy, until_back
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.outcomes import Change, Outcome
 from mognet.records import Changes, Claim, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Token
@@ -30,6 +30,7 @@ class GuardedEngine:
 
     def __init__(self, engine: Engine, *, deadline: float = 30.0, patience: float = 5.0) -> None:
         self._engine = engine
+        self._submit_here: Callable[[Job], bool] | None = getattr(engine, "submit_here", None)
         self._deadline = deadline
         self._patience = patience
 
@@ -40,8 +41,16 @@ class GuardedEngine:
     async def __aexit__(self, *exc: object) -> None:
         await self._engine.__aexit__(*exc)
 
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until the engine can tell that its server is back."""
+        return await until_back(self._engine, seconds)
+
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
         return await self._repeat("submit", lambda: self._engine.submit(jobs, enqueue=enqueue))
+
+    def submit_here(self, job: Job) -> bool:
+        """Submit a job before this returns, on engines that can. False: nothing was done; use :meth:`submit`."""
+        return self._submit_here is not None and self._submit_here(job)
 
     async def submit_on(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:
         """Submit inside the transaction of the caller's own connection, on engines that can."""

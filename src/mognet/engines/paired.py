@@ -14,7 +14,8 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Self
 from uuid import UUID
 
-from mognet.engine import Broker, Engine, GroupBy
+from mognet.engine import Broker, Engine, GroupBy, until_back
+from mognet.engines.owed import Owed
 from mognet.exceptions import ConnectionError, MognetError
 from mognet.outcomes import Change, Outcome
 from mognet.records import Changes, Claim, Delivery, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Ticket, Token
@@ -59,6 +60,7 @@ class Paired:
         self._queues: dict[str, None] = {}
         self._queues_known = 0.0
         self._errands: set[asyncio.Task[Any]] = set()
+        self._owed = Owed(broker)
 
     async def __aenter__(self) -> Self:
         await self.store.__aenter__()
@@ -70,10 +72,15 @@ class Paired:
             await asyncio.wait(self._errands, timeout=2.0)
         for errand in self._errands:
             errand.cancel()
+        await self._owed.close()
         try:
             await self.broker.__aexit__(*exc)
         finally:
             await self.store.__aexit__(*exc)
+
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until the store is back: without the broker, jobs run all the same."""
+        return await until_back(self.store, seconds)
 
     @staticmethod
     def _now() -> float:
@@ -113,12 +120,13 @@ class Paired:
         return added
 
     async def _push(self, tickets: Sequence[Ticket]) -> None:
-        """The jobs are stored, so the submit has succeeded: what gets no ticket now is found by a sweep."""
+        """The jobs are stored, so the submit has succeeded: what gets no ticket now gets one soon, or is found by a sweep."""
         self._queues |= {ticket.queue: None for ticket in tickets}
         try:
             await self.broker.push(tickets)
         except MognetError as error:
-            _log.warning("%d jobs are stored but have no tickets yet; a sweep will bring them: %s", len(tickets), error)
+            _log.warning("%d jobs are stored but have no tickets yet; they are owed: %s", len(tickets), error)
+            self._owed.add(tickets)
         except Exception:
             _log.exception("%d jobs are stored but have no tickets yet; a sweep will bring them", len(tickets))
 

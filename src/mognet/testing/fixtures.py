@@ -44,7 +44,7 @@ class RunningWorker:
         worker, now = self.app.worker, time.time()
         running = set(worker.running_tasks) if worker is not None else set()
         queues = worker.queues if worker is not None else self.app.get_task_queue_names()
-        records = [result.record async for result in self.app.result_backend.find(Query(states=_UNFINISHED))]
+        records = [result.record async for result in self.app.result_backend.search(Query(states=_UNFINISHED))]
         left = [r for r in records if r.id in running or r.state is ResultState.RUNNING or (r.queue in queues and r.due <= now)]
         if left or not running:
             return left

@@ -234,7 +234,7 @@ async def test_a_call_by_function_is_checked_at_once(idle: App) -> None:
             assert {error.loc for error in caught.value.errors} == places
             assert all(error.msg and error.type for error in caught.value.errors)
             assert caught.value.task_name == "strict"
-    assert [result async for result in idle.result_backend.find(Query())] == []
+    assert [result async for result in idle.result_backend.search(Query())] == []
 
 
 async def test_a_request_by_name_is_checked_where_it_runs(app: App, idle: App) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mognet import App, Backoff, Context, Pause, Request, ResultState, Retry
 from mognet.exceptions import CouldNotSubmit, InvalidTaskArguments, NotStorable, Revoked
-from mognet.records import Job, Query
+from mognet.records import Job
 
 from .conftest import Lab, soon
 
@@ -145,7 +145,7 @@ async def test_a_ttl_longer_than_a_century(idle: App) -> None:
 
 async def test_a_due_time_beyond_the_calendar_can_be_shown(idle: App) -> None:
     await idle.engine.submit([Job(id=uuid4(), name="far", queue="tasks", body=b"{}", delay=3e11)])
-    [result] = [result async for result in idle.result_backend.find(Query(name="far"))]
+    [result] = [result async for result in idle.result_backend.find(name="far")]
     assert result.due.year == 9999
     assert result.due.astimezone() and result.to_dict()["due"].startswith("9999")
 

@@ -1,4 +1,4 @@
-"""A crew of worker processes on a file, and an app that submits to them."""
+"""A crew of worker processes, and an app that submits to them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from mognet import App
+from servers.places import Place, place
 from system.processes.crew import Crew, Ledger
+
+__all__ = ["place"]
 
 
 @pytest.fixture
-def crew(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Crew]:
-    crew = Crew(tmp_path)
+def crew(tmp_path: Path, place: Place) -> Iterator[Crew]:
+    crew = Crew(tmp_path, place)
     yield crew
     crew.close()
     print(crew.logs())  # which pytest shows when the test has failed
@@ -26,6 +29,5 @@ def ledger(crew: Crew) -> Ledger:
 
 @pytest.fixture
 async def app(crew: Crew) -> AsyncIterator[App]:
-    app = App("processes", url=crew.url)
-    async with app:
+    async with crew.place.app() as app:
         yield app

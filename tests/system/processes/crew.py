@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from servers.places import Place
+
 TESTS = Path(__file__).parents[2]
 PATIENCE = 30.0
 
@@ -37,7 +39,7 @@ class Ledger:
 
     def lines(self, kind: str | None = None, id: UUID | str | None = None) -> list[dict[str, Any]]:
         text = self.path.read_bytes() if self.path.exists() else b""
-        lines = [json.loads(line) for line in text.splitlines()]
+        lines = [json.loads(line) for line in text.split(b"\n")[:-1]]  # the last one may be half there
         return [line for line in lines if kind in (None, line["kind"]) and (id is None or line["id"] == str(id))]
 
     def starts(self, id: UUID | str) -> int:
@@ -105,11 +107,11 @@ class Member:
 
 
 class Crew:
-    """Starts workers on one file, and ends those it started."""
+    """Starts workers of one app, and ends those it started."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, place: Place) -> None:
         self.folder = folder
-        self.url = f"sqlite:///{folder}/jobs.db"
+        self.place = place
         self.ledger = Ledger(folder / "ledger")
         self.members: list[Member] = []
         self.settings = {"lease": "1", "sweep_interval": "0.2", "minimum_concurrency": "20"}
@@ -117,7 +119,8 @@ class Crew:
     @property
     def environment(self) -> dict[str, str]:
         settings = {f"MOGNET_{name.upper()}": value for name, value in self.settings.items()}
-        return {"MOGNET_URL": self.url, "LEDGER": str(self.ledger.path), "PYTHONUNBUFFERED": "1", **settings}
+        where = {f"MOGNET_{name.upper()}": value for name, value in self.place.settings.items()}
+        return {**where, "JOBS_APP": self.place.app_name, "LEDGER": str(self.ledger.path), "PYTHONUNBUFFERED": "1", **settings}
 
     def start(self, *options: str, **settings: str) -> Member:
         """A worker, by the command line."""
@@ -136,10 +139,12 @@ class Crew:
         return [await member.ready() for member in members]
 
     async def stop(self, member: Member) -> None:
-        """SIGSTOP, at a moment when the member is not writing: else it would keep the file locked for everybody."""
+        """SIGSTOP. On a file, at a moment when the member is not writing: else it would keep the file locked for everybody."""
         for _ in range(100):
             member.send(signal.SIGSTOP)
-            with closing(sqlite3.connect(self.folder / "jobs.db", isolation_level=None, timeout=0.2)) as file:
+            if self.place.servers:
+                return
+            with closing(sqlite3.connect(self.place.file, isolation_level=None, timeout=0.2)) as file:
                 try:
                     file.execute("BEGIN IMMEDIATE")
                 except sqlite3.OperationalError:

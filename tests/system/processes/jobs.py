@@ -6,15 +6,18 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from mognet import App, Context, Pause, task
+from mognet.exceptions import ConnectionError, CouldNotSubmit
 
-app = App("processes")
+T = TypeVar("T")
+
+app = App(os.environ.get("JOBS_APP", "processes"))
 
 
 @cache
@@ -31,6 +34,17 @@ def note(kind: str, id: UUID | str | None = None, **facts: Any) -> None:
 def begin(context: Context, **facts: Any) -> None:
     """Every task does this first."""
     note("start", context.id, start=context.token.start, **facts)
+
+
+async def insist(operation: Callable[[], Awaitable[T]]) -> T:
+    """What a task, or a client, does while the engine cannot be reached: the same again. (A submit of the same request adds nothing.)"""
+    while True:
+        try:
+            return await operation()
+        except (ConnectionError, CouldNotSubmit) as error:
+            if isinstance(error, CouldNotSubmit) and not isinstance(error.__cause__, ConnectionError):
+                raise
+        await asyncio.sleep(0.02)
 
 
 @task(name="quick")
@@ -168,7 +182,8 @@ async def _end_of(write: Coroutine[Any, Any, Any], context: Context) -> str:
 @task(name="spawn")
 async def spawn(context: Context, children: int, seconds: float) -> int:
     begin(context)
-    results = [await context.submit(work, number, seconds) for number in range(children)]
+    requests = [context.create_request(work, number, seconds) for number in range(children)]
+    results = [await insist(lambda request=request: context.submit(request)) for request in requests]  # type: ignore[misc]
     return sum(await context.gather(*results))
 
 
@@ -183,15 +198,15 @@ async def delayed_parent(context: Context, seconds: float) -> int:
 @task(name="work")
 async def work(context: Context, number: int, seconds: float) -> int:
     """Work in a few steps, each noted in the state and in the metadata."""
-    done: int = await context.state.get("done", 0)
+    done: int = await insist(lambda: context.state.get("done", 0))
     begin(context, done=done)
     for step in range(done, 3):
         await asyncio.sleep(seconds / 3)
-        await context.set_metadata(**{f"step{step}": context.token.start})
-        await context.state.set("done", step + 1)
+        await insist(lambda step=step: context.set_metadata(**{f"step{step}": context.token.start}))  # type: ignore[misc]
+        await insist(lambda step=step: context.state.set("done", step + 1))  # type: ignore[misc]
         note("step", context.id, step=step + 1)
-    if number % 7 == 3 and not await context.state.get("paused"):
-        await context.state.set("paused", True)
+    if number % 7 == 3 and not await insist(lambda: context.state.get("paused")):
+        await insist(lambda: context.state.set("paused", True))
         raise Pause(resume_after=timedelta(seconds=0.05))
     note("finish", context.id, start=context.token.start)
     return number

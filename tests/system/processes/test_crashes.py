@@ -15,10 +15,12 @@ import pytest
 from mognet import App, ResultState
 from mognet.exceptions import TooManyRetries
 from mognet.records import Query
+from servers.places import on_every_engine
 from system.processes import jobs
 from system.processes.crew import Crew, Ledger, until
 
 
+@on_every_engine
 async def test_another_worker_takes_over_with_the_state(crew: Crew, app: App, ledger: Ledger) -> None:
     first = await crew.start().ready()
     job = await app.submit(jobs.steps)
@@ -37,6 +39,7 @@ async def test_another_worker_takes_over_with_the_state(crew: Crew, app: App, le
     assert ledger.starts(other.id) == 1
 
 
+@on_every_engine
 async def test_an_idle_worker_is_not_missed(crew: Crew, app: App, ledger: Ledger) -> None:
     first, second = await crew.ready(2)
     await app.run(jobs.quick, 1)
@@ -47,6 +50,7 @@ async def test_an_idle_worker_is_not_missed(crew: Crew, app: App, ledger: Ledger
     assert "lost worker" not in second.log()
 
 
+@on_every_engine
 async def test_a_parent_that_waits_comes_back_to_its_child(crew: Crew, app: App, ledger: Ledger) -> None:
     """Waiting counts as an orderly stop until its worker is lost."""
     first = await crew.start(minimum_concurrency="1").ready()
@@ -60,6 +64,7 @@ async def test_a_parent_that_waits_comes_back_to_its_child(crew: Crew, app: App,
     assert ledger.starts(job.id) == ledger.starts(child) == 2
 
 
+@on_every_engine
 async def test_a_burst_through_several_kills(crew: Crew, app: App, ledger: Ledger) -> None:
     slots, kills = 20, 0
     members = await crew.ready(3)
@@ -143,6 +148,7 @@ asyncio.run(main())
 """
 
 
+@on_every_engine
 async def test_what_submit_returned_for_is_there(crew: Crew, app: App) -> None:
     client = crew.run(sys.executable, "-c", SUBMITTER)
     assert await client.ended() == -signal.SIGKILL
@@ -152,6 +158,7 @@ async def test_what_submit_returned_for_is_there(crew: Crew, app: App) -> None:
     assert await job == 5
 
 
+@on_every_engine
 async def test_submit_many_is_all_or_none(crew: Crew, app: App) -> None:
     engine = app.engine
     before = 0

@@ -1,4 +1,4 @@
-"""Many processes on one file."""
+"""Many processes on one store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import Counter
 
 from mognet import App
 from mognet.records import Query
+from servers.places import on_every_engine
 from system.processes import jobs
 from system.processes.crew import Crew, Ledger
 
@@ -30,7 +31,8 @@ asyncio.run(main(int(sys.argv[1])))
 """
 
 
-async def test_clients_and_workers_hammer_one_file(crew: Crew, app: App, ledger: Ledger) -> None:
+@on_every_engine
+async def test_clients_and_workers_hammer_one_store(crew: Crew, app: App, ledger: Ledger) -> None:
     await crew.ready(4, lease="15")
     clients = [crew.run(sys.executable, "-c", CLIENT, str(1000 * number)) for number in range(3)]
     for client in clients:

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from mognet import App, Result, ResultState
+from servers.places import on_every_engine
 from system.processes import jobs
 from system.processes.crew import TESTS, Crew, Ledger, Member
 
@@ -33,6 +34,7 @@ async def test_running_tasks_end_within_the_grace_and_nothing_new_begins(crew: C
     assert ledger.starts(late.id) == 0
 
 
+@on_every_engine
 async def test_past_the_grace_jobs_are_handed_back(crew: Crew, app: App, ledger: Ledger) -> None:
     member = await crew.start(shutdown_grace="0.2").ready()
     job, waiting = await app.submit(jobs.hold), await app.submit(jobs.parent)

@@ -6,10 +6,12 @@ import asyncio
 import signal
 
 from mognet import App, ResultState
+from servers.places import on_every_engine
 from system.processes import jobs
 from system.processes.crew import Crew, Ledger
 
 
+@on_every_engine
 async def test_a_ghost_changes_nothing(crew: Crew, app: App, ledger: Ledger) -> None:
     """Stopped longer than its lease, and then continued: its job belongs to somebody else."""
     crew.settings |= {"lease": "0.6", "sweep_interval": "0.1"}

@@ -11,11 +11,12 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from mognet.engines.findings import Finding, Schema, client_version, clock, error, ok, server_version, warning
-from mognet.engines.postgres.connecting import CONNECT_SECONDS, connection_parameters, give_up
+from mognet.engines.findings import Finding, Schema, client_version, clock, encryption, error, ok, server_version, warning
+from mognet.engines.migrations import newest
 from mognet.engines.postgres.connecting import connect as connect_engine
+from mognet.engines.postgres.connecting import connection_parameters, give_up, patience
 from mognet.engines.postgres.errors import translated
-from mognet.engines.postgres.migrate import migrate, migrations, schema_version
+from mognet.engines.postgres.migrate import PACKAGE, migrate, schema_version
 from mognet.engines.postgres.settings import parse_url
 from mognet.exceptions import ConnectionError
 from mognet.redaction import redact_url
@@ -68,21 +69,22 @@ class PostgresCheckup:
             ]
             given = self._settings.pooler
             pooler = given if given is not None else row["pid"] != connection.info.backend_pid
-            return [*found, await clock(theirs), *_role(row), *_durability(row), _connections(row), _pooler(pooler), *_upkeep(row)]
+            found += [await clock(theirs), _encryption(connection)]
+            return [*found, *_role(row), *_durability(row), _connections(row), _pooler(pooler), *_upkeep(row)]
 
     async def schema(self) -> Schema:
         async with self._connected() as connection:
-            return Schema(await schema_version(connection, self._settings.schema), len(migrations()))
+            return Schema(await schema_version(connection, self._settings.schema), newest(PACKAGE))
 
     async def size(self) -> int | None:
         async with self._connected() as connection:
             size = (await _one(connection, _SIZE, self._settings.schema))["size"]
         return None if size is None else int(size)
 
-    async def migrate(self) -> None:
+    async def migrate(self, version: int | None = None) -> None:
         connection, _ = await connect_engine(self._settings)
         try:
-            await migrate(connection, self._settings.schema)
+            await migrate(connection, self._settings.schema, version)
         except psycopg.Error as problem:
             raise (translated(problem, self.shown) or problem) from problem
         finally:
@@ -93,12 +95,12 @@ class PostgresCheckup:
         """A connection without the engine's settings for its sessions; of a single host, also to a standby."""
         connection: AsyncConnection[Any] | None = None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(patience(self._settings)):
                 connection = await AsyncConnection.connect(self._settings.url, autocommit=True, **connection_parameters(self._settings))
                 connection.prepare_threshold = None
                 yield connection
         except TimeoutError:
-            raise ConnectionError(f"PostgreSQL at {self.shown} does not answer within {CONNECT_SECONDS:g} s") from None
+            raise ConnectionError(f"PostgreSQL at {self.shown} does not answer within {patience(self._settings):g} s") from None
         except psycopg.Error as problem:
             raise (translated(problem, self.shown, connecting=True) or problem) from problem
         finally:
@@ -122,6 +124,13 @@ def _role(row: Row) -> Iterator[Finding]:
         )
     if row["encoding"] != "UTF8":
         yield error("encoding", f"the database has the encoding {row['encoding']}", "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0")
+
+
+def _encryption(connection: AsyncConnection[Any]) -> Finding:
+    mode = connection.info.get_parameters().get("sslmode", "prefer")
+    remedy = "sslmode=verify-full (and sslrootcert=, if its certificate is of an authority of your own)"
+    tls, checked = connection.pgconn.ssl_in_use, mode == "verify-full"
+    return encryption([connection.info.host], tls=tls, checked=checked, switch_on=remedy, check=remedy)
 
 
 def _durability(row: Row) -> Iterator[Finding]:

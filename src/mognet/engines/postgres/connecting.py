@@ -6,6 +6,8 @@ import asyncio
 import os
 import select
 import socket
+import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -14,12 +16,14 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.abc import Dumper
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Conninfo, TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.numeric import FloatBinaryDumper, Int8BinaryDumper
 from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper
 from psycopg.types.uuid import UUIDBinaryDumper
 
+from mognet.engines.knocking import Door
+from mognet.engines.postgres.arrays import Blobs, BlobsDumper, Uuids, UuidsDumper
 from mognet.engines.postgres.errors import translated
 from mognet.engines.postgres.settings import Settings
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
@@ -27,9 +31,17 @@ from mognet.exceptions import ConnectionError, ImproperlyConfigured
 Connection = AsyncConnection[TupleRow]
 
 CONNECT_SECONDS = 10.0
+HOST_SECONDS = 3
+"""How long each of several hosts may take: one that is down says nothing at all."""
+
+_good: dict[str, tuple[str, str]] = {}
+"""By URL, the host that let us in last: of several, it is asked first."""
+
 STATEMENT_SECONDS = 25.0
 IDLE_IN_TRANSACTION_SECONDS = 15.0
 OLDEST = 130000
+
+_SSL_REQUEST = struct.pack("!II", 8, 80877103)  # answered by one byte, and may be left at that
 
 # Every statement finds its rows by an index; a plan made while a table was small must not go on scanning it when it is large.
 SESSION = {
@@ -51,6 +63,8 @@ DUMPERS: dict[type, type[Dumper]] = {
     str: StrBinaryDumper,
     bytes: BytesBinaryDumper,
     UUID: UUIDBinaryDumper,
+    Uuids: UuidsDumper,
+    Blobs: BlobsDumper,
 }
 
 _ABOUT = """SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_in_recovery(),
@@ -58,7 +72,10 @@ _ABOUT = """SELECT pg_backend_pid(), current_setting('server_encoding'), pg_is_i
 
 
 def connection_parameters(settings: Settings) -> dict[str, Any]:
-    """What is added to the URL where it says nothing else: a dead server is noticed, and of several hosts the primary is taken."""
+    """What is added to the URL where it says nothing else.
+
+    A dead server is noticed, of several hosts the primary is taken, and a certificate is checked where the URL says against what.
+    """
     given = conninfo_to_dict(settings.url)
     wanted: dict[str, Any] = {
         "application_name": "mognet",
@@ -70,24 +87,61 @@ def connection_parameters(settings: Settings) -> dict[str, Any]:
         "client_encoding": "UTF8",
         "gssencmode": "disable",
     }
-    if "," in str(given.get("host") or ""):
-        wanted["target_session_attrs"] = "read-write"
-    return {key: value for key, value in wanted.items() if key not in given}
+    if given.get("sslrootcert") and not os.environ.get("PGSSLMODE"):
+        wanted["sslmode"] = "verify-full"  # who names an authority wants to be sure; libpq's default would not even ask
+    hosts = _hosts(given)
+    if len(hosts) > 1:
+        wanted |= {"target_session_attrs": "read-write", "connect_timeout": HOST_SECONDS}
+    added = {key: value for key, value in wanted.items() if key not in given}
+    if len(hosts) > 1 and (good := _good.get(settings.url)) in hosts:
+        hosts.sort(key=lambda host: host != good)
+        added["host"], added["port"] = (",".join(each) for each in zip(*hosts, strict=True))
+    return added
+
+
+def _hosts(given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The hosts of a URL and their ports; none where it names addresses beside them."""
+    if "hostaddr" in given:
+        return []
+    hosts, ports = str(given.get("host") or "").split(","), [each or "5432" for each in str(given.get("port") or "").split(",")]
+    return list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False))
+
+
+def patience(settings: Settings) -> float:
+    """How many seconds it may take until one of all hosts lets us in."""
+    return max(CONNECT_SECONDS, len(_hosts(conninfo_to_dict(settings.url))) * HOST_SECONDS) + 1
+
+
+def doors(settings: Settings) -> list[Door]:
+    """Where to knock: what the URL names, or else libpq's environment and defaults. None where nothing names a host."""
+    known = {option.keyword.decode(): (option.val or b"").decode() for option in Conninfo.get_defaults()}
+    known |= {key: str(value) for key, value in conninfo_to_dict(settings.url).items()}
+    hosts = (known.get("hostaddr") or known.get("host") or "").split(",")
+    ports = [port or "5432" for port in (known.get("port") or "5432").split(",")]
+    if len(ports) != len(hosts):
+        ports = ports[:1] * len(hosts)
+    pairs = [(host, int(port)) for host, port in zip(hosts, ports, strict=True) if host and port.isdecimal()]
+    return [
+        Door(path=f"{host}/.s.PGSQL.{port}", question=_SSL_REQUEST) if host.startswith("/") else Door(host, port, question=_SSL_REQUEST)
+        for host, port in pairs
+    ]
 
 
 async def connect(settings: Settings) -> tuple[Connection, bool]:
     """A connection that is ready for use, and whether a pooler stands between. Raises mognet's errors."""
-    opening = asyncio.ensure_future(_open(settings))
+    seconds = patience(settings)
     try:
-        async with asyncio.timeout(CONNECT_SECONDS + 1):
-            connection = await opening
+        async with asyncio.timeout(seconds):
+            connection = await _open(settings)
     except TimeoutError:
-        raise ConnectionError(f"PostgreSQL at {settings.shown} does not answer within {CONNECT_SECONDS:g} s") from None
+        raise ConnectionError(f"PostgreSQL at {settings.shown} does not answer within {seconds:g} s") from None
     except (psycopg.Error, OSError) as error:
         raise _explained(error, settings) from error
     guard = asyncio.get_running_loop().call_later(CONNECT_SECONDS, cut, connection)
     try:
-        return connection, await _set_up(connection, settings)
+        pooler = await _set_up(connection, settings)
+        _good[settings.url] = (connection.info.host, str(connection.info.port))
+        return connection, pooler
     except psycopg.Error as error:
         give_up(connection)
         raise _explained(error, settings) from error

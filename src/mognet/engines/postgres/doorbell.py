@@ -15,7 +15,8 @@ import psycopg
 from psycopg import Notify
 
 from mognet.codec import pack_done
-from mognet.engine import DONE, SMALL_VALUE
+from mognet.engine import CHANGED, DONE, SMALL_VALUE
+from mognet.engines.knocking import Doors
 from mognet.engines.mailbox import Exchange
 from mognet.engines.postgres.connecting import Connection, connect, cut, give_up
 from mognet.engines.postgres.envelope import LARGEST, Opener, sealed
@@ -40,6 +41,13 @@ class Kind(StrEnum):
     TALK = "talk"
     """Signals other than DONE."""
     DONE = "done"
+    CHANGED = "changed"
+    """A change was noted."""
+
+    @classmethod
+    def of(cls, channel: str) -> Kind:
+        """Where a signal travels."""
+        return {DONE: cls.DONE, CHANGED: cls.CHANGED}.get(channel, cls.TALK)
 
 
 class Waiter:
@@ -65,8 +73,9 @@ class Waiter:
 class Doorbell:
     """The state machine of one connection: it comes back after any fault, and then listens to what it should."""
 
-    def __init__(self, settings: Settings, app: int) -> None:
+    def __init__(self, settings: Settings, app: int, doors: Doors) -> None:
         self._settings = settings
+        self._lookout = doors.lookout()
         self._channels = {kind: f"mognet_{settings.schema}_{app}_{kind}" for kind in Kind}
         self._kinds = {channel: kind for kind, channel in self._channels.items()}
         self._locks = {kind: _lock_number(channel) for kind, channel in self._channels.items()}
@@ -80,11 +89,12 @@ class Doorbell:
         self._bell: set[str] = set()
         self._talk: list[tuple[Signal, asyncio.Future[None]]] = []
         self._done: list[tuple[Record, bytes | None]] = []
+        self._changed = False
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._pid = 0
         self.deaf = bool(settings.pooler)
-        """Whether a pooler stands between, through which nothing is heard."""
+        """Whether a pooler stands between: through it one can ring for others, and hears nothing."""
 
     # for the engine
 
@@ -93,6 +103,10 @@ class Doorbell:
         """Whether a ring of others would be heard now."""
         return Kind.BELL in self._listening
 
+    def ear(self, kind: Kind) -> int:
+        """The number of the advisory lock that all share who listen to this."""
+        return self._locks[kind]
+
     def ring(self, queues: Collection[str]) -> None:
         """Something came in line: tell those who wait here at once, the others soon."""
         if queues:
@@ -100,9 +114,10 @@ class Doorbell:
             self._bell |= set(queues)
             self.start()
 
-    def letter(self, queues: Collection[str]) -> tuple[str, str]:
-        """Channel and text of a ring that somebody else's transaction sends when it commits."""
-        return self._channels[Kind.BELL], _bell_text(set(queues))
+    def letters(self, queues: Collection[str], *, changed: bool) -> list[tuple[str, str]]:
+        """Channels and texts of the rings that somebody else's transaction sends when it commits."""
+        letters = [(self._channels[Kind.BELL], _bell_text(set(queues)))]
+        return [*letters, (self._channels[Kind.CHANGED], _CHANGED)] if changed else letters
 
     def tell_done(self, ended: Sequence[tuple[Record, bytes | None]]) -> None:
         """Jobs have reached a final state."""
@@ -114,11 +129,16 @@ class Doorbell:
             del self._done[:-MOST_WAITING]
             self.start()
 
+    def tell_changed(self, *, heard: bool) -> None:
+        """There is something new for those who read what has changed. Others are told, unless it is known that nobody listens."""
+        self._exchange.publish_lazily(CHANGED, bytes)
+        if heard:
+            self._changed = True
+            self.start()
+
     async def publish(self, signal: Signal) -> None:
         """Send a signal; returns when it is on its way."""
         self._exchange.publish(signal)
-        if self.deaf:
-            return
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._talk.append((signal, sent))
         self.start()
@@ -138,7 +158,7 @@ class Doorbell:
     @contextlib.asynccontextmanager
     async def subscribe(self, *channels: str) -> AsyncIterator[AsyncIterator[Signal]]:
         """Inside the context, signals on these channels arrive, as far as the server can be reached."""
-        kinds = {Kind.DONE if channel == DONE else Kind.TALK for channel in channels}
+        kinds = {Kind.of(channel) for channel in channels}
         async with self._exchange.subscribe(*channels) as signals:
             for kind in kinds:
                 self._subscribers[kind] += 1
@@ -178,15 +198,14 @@ class Doorbell:
 
     async def _run(self) -> None:
         failures = 0
-        while not self._closing and not self.deaf:
+        while not self._closing:
             try:
                 connection, self.deaf = await connect(self._settings)
             except Exception as error:  # whatever keeps it from connecting, it tries for ever: the poll does its work meanwhile
                 failures = await self._stumble(failures, error)
                 continue
             try:
-                if not self.deaf:
-                    await self._serve(connection)
+                await self._serve(connection)
                 failures = 0
             except (psycopg.Error, MognetError, OSError) as error:
                 failures = await self._stumble(min(failures, 3), error)
@@ -201,13 +220,17 @@ class Doorbell:
         self._forget_talk(error)
         delay = RECONNECT.delay(failures + 1)
         _log.info("no signals from other processes for %.1f s, work is looked for instead: %s", delay, error)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):
-                while not self._closing:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    self._forget_talk(error)
-        return failures + 1
+        back = asyncio.create_task(self._lookout.wait(delay))
+        back.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not (self._closing or back.done()):
+                self._wake.clear()
+                await self._wake.wait()
+                self._forget_talk(error)
+        finally:
+            back.cancel()
+            await asyncio.wait([back])
+        return 0 if not back.cancelled() and back.result() else failures + 1
 
     def _forget_talk(self, error: Exception | None) -> None:
         """Signals that cannot be sent are lost: they are hints, and whoever waits looks."""
@@ -228,7 +251,7 @@ class Doorbell:
             self._wake.clear()
             await self._listen(connection)
             await self._send(connection)
-            if self._closing and not (self._bell or self._talk or self._done):
+            if self._closing and not (self._bell or self._talk or self._done or self._changed):
                 return
             if self._wake.is_set():
                 continue
@@ -259,6 +282,8 @@ class Doorbell:
     # listening
 
     def _wanted(self) -> frozenset[Kind]:
+        if self.deaf:  # what is listened to would stay with the server's session, which the pooler gives to others
+            return frozenset()
         bells = {Kind.BELL} if self._waiters or Kind.BELL in self._listening else set()
         return frozenset({kind for kind, number in self._subscribers.items() if number} | bells)
 
@@ -305,22 +330,21 @@ class Doorbell:
         queues, self._bell = self._bell, set()
         talk, self._talk = self._talk, []
         done, self._done = self._done, []
-        if not (queues or talk or done):
+        changed, self._changed = self._changed, False
+        if not (queues or talk or done or changed):
             return
         try:
-            spoken = [signal for signal, _ in talk]
-            finished = [signal for signal in spoken if signal.channel == DONE]
-            talked = [signal for signal in spoken if signal.channel != DONE]
-            wanted = [kind for kind, what in ((Kind.BELL, queues), (Kind.TALK, talked), (Kind.DONE, done or finished)) if what]
-            heard = await self._who_listens(connection, wanted)
+            spoken = [(Kind.of(signal.channel), signal) for signal, _ in talk]
+            wanted = {kind for kind, what in ((Kind.BELL, queues), (Kind.DONE, done), (Kind.CHANGED, changed)) if what}
+            heard = await self._who_listens(connection, [*wanted | {kind for kind, _ in spoken}])
             letters: list[tuple[str, str]] = []
-            if Kind.BELL in heard:
+            if Kind.BELL in heard and queues:
                 letters.append((self._channels[Kind.BELL], _bell_text(queues)))
-            if Kind.TALK in heard:
-                letters += [(self._channels[Kind.TALK], each) for signal in talked for each in sealed(signal)]
             if Kind.DONE in heard:
                 letters += [(self._channels[Kind.DONE], each) for record, value in done for each in _done_letters(record, value)]
-                letters += [(self._channels[Kind.DONE], each) for signal in finished for each in sealed(signal)]
+            if Kind.CHANGED in heard and changed:
+                letters.append((self._channels[Kind.CHANGED], _CHANGED))
+            letters += [(self._channels[kind], each) for kind, signal in spoken if kind in heard for each in sealed(signal)]
             if letters:
                 values = [[channel for channel, _ in letters], [text for _, text in letters]]
                 await self._execute(
@@ -338,6 +362,9 @@ class Doorbell:
             [[self._locks[kind] for kind in kinds]],
         )
         return {kind for kind, (nobody,) in zip(kinds, rows, strict=True) if not nobody}
+
+
+_CHANGED = next(sealed(Signal(CHANGED, b"")))
 
 
 def _lock_number(channel: str) -> int:

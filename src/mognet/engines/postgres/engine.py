@@ -5,28 +5,28 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import tuple_row
-
 from mognet.backoff import Backoff
 from mognet.engine import GroupBy
-from mognet.engines.postgres import line, records, upkeep
+from mognet.engines.knocking import Doors
+from mognet.engines.postgres import changes, labels, line, logbook, records, upkeep
 from mognet.engines.postgres import search as searching
-from mognet.engines.postgres.connecting import Connection
-from mognet.engines.postgres.doorbell import Doorbell
-from mognet.engines.postgres.line import Tables
+from mognet.engines.postgres.borrowed import Borrowed
+from mognet.engines.postgres.connecting import Connection, doors
+from mognet.engines.postgres.doorbell import Doorbell, Kind
 from mognet.engines.postgres.migrate import app_number, migrate
 from mognet.engines.postgres.pool import Pool
 from mognet.engines.postgres.settings import Settings, parse_url
+from mognet.engines.postgres.tables import Stale, Tables
 from mognet.engines.postgres.text import to_column
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError, NotConnected
 from mognet.outcomes import Change, Outcome
-from mognet.records import Claim, Job, Query, Record, Signal, Swept, Token
+from mognet.records import Changes, Claim, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Token
 from mognet.states import FINAL, ResultState
 
 T = TypeVar("T")
@@ -51,6 +51,8 @@ class PostgresEngine:
     def __init__(self, settings: Settings, app: str = "app") -> None:
         self.settings = settings
         self.app = app
+        self._doors = Doors(doors(settings))
+        self._lookout = self._doors.lookout()
         self._pool: Pool | None = None
         self._bell: Doorbell | None = None
         self._tables = Tables(0, settings.schema)
@@ -64,19 +66,20 @@ class PostgresEngine:
     async def __aenter__(self) -> Self:
         if self._pool is not None:
             raise ImproperlyConfigured(f"the engine on {self.settings.shown} is open already: use one for each event loop")
-        pool = Pool(self.settings)
+        pool = Pool(self.settings, self._doors)
 
-        async def enter(connection: Connection) -> int:
+        async def enter(connection: Connection) -> Tables:
             await migrate(connection, self.settings.schema)
-            return await app_number(connection, self.settings.schema, to_column(self.app))
+            tables = Tables(await app_number(connection, self.settings.schema, to_column(self.app)), self.settings.schema)
+            return tables._replace(known=(await labels.learn(tables, connection)).known)
 
         try:
-            number = await pool.run(enter)
+            self._tables = await pool.run(enter)
         except BaseException:
             await pool.close(0.0)
             raise
-        self._tables = Tables(number, self.settings.schema)
-        self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), number)
+        self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), self._tables.app, self._doors)
+        self._tables = self._tables._replace(watchers=self._bell.ear(Kind.CHANGED))
         self._bell.start()
         self._pool = pool
         return self
@@ -89,6 +92,10 @@ class PostgresEngine:
         self._bell = None
         if bell is not None:
             await bell.close()
+
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until a server is back (:func:`mognet.engine.until_back`)."""
+        return await self._lookout.wait(seconds)
 
     @property
     def _open_pool(self) -> Pool:
@@ -107,12 +114,24 @@ class PostgresEngine:
         pool = self._open_pool
 
         async def whole() -> T:
-            result = await pool.run_here(work)
+            while True:
+                try:
+                    result = await pool.run_here(work)
+                    break
+                except Stale:
+                    await pool.run_here(self._learn)
             if then is not None:
                 then(result)
             return result
 
         return await asyncio.shield(pool.spawn(whole()))
+
+    async def _learn(self, connection: Connection) -> None:
+        self._tables = self._tables._replace(known=(await labels.learn(self._tables, connection)).known)
+
+    def _tell(self, told: int) -> None:
+        if told and self._bell is not None:
+            self._bell.tell_changed(heard=told > 1)
 
     # the line
 
@@ -123,6 +142,7 @@ class PostgresEngine:
 
         def tell(answer: line.Submitted) -> None:
             bell.ring({job.queue for job, new in zip(jobs, answer.added, strict=True) if new and (enqueue or job.delay > 0)})
+            self._tell(answer.told)
 
         answer = await self._run(lambda connection: line.submit(self._tables, connection, jobs, enqueue), tell)
         if answer.born_revoked:
@@ -132,21 +152,18 @@ class PostgresEngine:
 
     async def submit_on(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:
         """Submit inside the transaction of a psycopg connection to the same database: it commits, or they never were."""
-        steps = line.submit_over(self._tables, jobs, self._doorbell.letter({job.queue for job in jobs}))
-        added: list[bool] = []
-        if isinstance(connection, psycopg.AsyncConnection):
-            async with connection.cursor(row_factory=tuple_row) as cursor:
-                for statement, values, meaning in steps:
-                    await cursor.execute(statement, values)
-                    added += meaning(await cursor.fetchall())
-        elif isinstance(connection, psycopg.Connection):
-            with connection.cursor(row_factory=tuple_row) as plain:
-                for statement, values, meaning in steps:
-                    plain.execute(statement, values)
-                    added += meaning(plain.fetchall())
-        else:
-            raise ImproperlyConfigured(f"connection= takes a psycopg Connection or AsyncConnection here, not {type(connection).__name__}")
-        return added
+        borrowed: Any = Borrowed(connection)
+        while True:
+            tables = self._tables._replace(watchers=None)  # nobody is kept from listening for as long as that lasts
+            try:
+                await line.hold(tables, borrowed)
+                break
+            except Stale:
+                await self._run(self._learn)
+        answer = await line.submit(tables, borrowed, jobs, True, alone=False) if jobs else line.Submitted([], [], 0)
+        letters = self._doorbell.letters({job.queue for job in jobs}, changed=answer.told > 0)
+        await line.ring_over(tables, borrowed, letters)
+        return answer.added
 
     async def claim(
         self,
@@ -182,9 +199,15 @@ class PostgresEngine:
             await asyncio.wait(self._undoing, timeout=UNDO_SECONDS)
         holder = secrets.token_hex(8)
         pool = self._open_pool
-        claiming = pool.spawn(
-            pool.run_here(lambda connection: line.claim(self._tables, connection, node, queues, limit, lease, ids, holder))
-        )
+
+        async def take() -> list[Claim]:
+            claims, told = await pool.run_here(
+                lambda connection: line.claim(self._tables, connection, node, queues, limit, lease, ids, holder)
+            )
+            self._tell(told)
+            return claims
+
+        claiming = pool.spawn(take())
         try:
             return await asyncio.shield(claiming)
         except ConnectionError:
@@ -236,6 +259,7 @@ class PostgresEngine:
             pairs = [(record, outcome) for record, outcome in zip(answer.records, outcomes, strict=True) if record is not None]
             bell.tell_done([(record, outcome.value) for record, outcome in pairs if outcome.again is None])
             bell.ring({record.queue for record, outcome in pairs if outcome.again is not None})
+            self._tell(answer.told)
 
         async def work(connection: Connection) -> line.Settled:
             answer = await line.settle(self._tables, connection, outcomes)
@@ -256,13 +280,18 @@ class PostgresEngine:
     async def value(self, id: UUID) -> bytes | None:
         return await self._run(lambda connection: records.value(self._tables, connection, id))
 
+    async def body(self, id: UUID) -> bytes | None:
+        return await self._run(lambda connection: records.body(self._tables, connection, id))
+
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
         bell = self._doorbell
-        answer = await self._run(
-            lambda connection: records.update(self._tables, connection, id, change, unless),
-            lambda answer: bell.tell_done([(record, None) for record in answer.ended]),
-        )
-        return answer.record
+
+        def tell(answer: records.Updated) -> None:
+            bell.tell_done([(record, None) for record in answer.ended])
+            bell.ring({answer.record.queue} if answer.again and answer.record is not None else ())
+            self._tell(answer.told)
+
+        return (await self._run(lambda connection: records.update(self._tables, connection, id, change, unless), tell)).record
 
     async def delete(self, ids: Collection[UUID]) -> int:
         wanted = set(ids)
@@ -271,11 +300,11 @@ class PostgresEngine:
         return await self._run(lambda connection: records.delete(self._tables, connection, wanted))
 
     async def search(self, query: Query) -> AsyncIterator[Record]:
-        start, left = None, query.limit
+        start, left = None if query.after is None else (query.after.created, query.after.place), query.limit
         while left is None or left > 0:
             limit = searching.CHUNK if left is None else min(left, searching.CHUNK)
             page = await self._page(query, start, limit)
-            for record in page.records:
+            for record in page.records[:left]:
                 yield record
             left = None if left is None else left - len(page.records)
             start = page.next
@@ -285,8 +314,39 @@ class PostgresEngine:
     async def _page(self, query: Query, start: searching.Key | None, limit: int) -> searching.Page:
         return await self._run(lambda connection: searching.find(self._tables, connection, query, start, limit))
 
-    async def count(self, query: Query, *, by: GroupBy = "state") -> dict[str, int]:
-        return await self._run(lambda connection: searching.count(self._tables, connection, query, by))
+    async def count(self, query: Query, *, by: GroupBy | str = "state") -> dict[str, int]:
+        query = query._replace(limit=None, newest_first=False, after=None)
+        numbers = await self._run(lambda connection: searching.count(self._tables, connection, query, by))
+        if numbers is None:
+            numbers = Counter([searching.group_of(record, by) async for record in self.search(query)])
+        return dict(numbers)
+
+    # the index of metadata
+
+    async def declare(self, keys: Collection[str], *, only: bool = False) -> frozenset[str]:
+        return await self._run(lambda connection: labels.declare(self._tables, connection, keys, only))
+
+    async def reindex(self, *, limit: int = 1000) -> Reindexed:
+        return await self._run(lambda connection: labels.reindex(self._tables, connection, limit))
+
+    # what has changed
+
+    async def identity(self) -> str:
+        return await self._run(lambda connection: records.identity(self._tables, connection))
+
+    async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
+        return await self._run(lambda connection: changes.read(self._tables, connection, since, query, limit))
+
+    # what a job logs
+
+    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
+        if not self._tables.known.logged:
+            await self._run(lambda connection: labels.keep_logs(self._tables, connection))
+            await self._run(self._learn)
+        return await self._run(lambda connection: logbook.add(self._tables, connection, token, lines, keep))
+
+    async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
+        return await self._run(lambda connection: logbook.read(self._tables, connection, id, after))
 
     # a running task's notes
 
@@ -312,6 +372,7 @@ class PostgresEngine:
         def tell(swept: upkeep.Upkeep) -> None:
             bell.ring(swept.queues)
             bell.tell_done([(record, None) for record in swept.ended])
+            self._tell(swept.told)
 
         swept = await self._run(lambda connection: upkeep.sweep(self._tables, connection, grace, limit), tell)
         return Swept(swept.recovered, swept.expired, swept.more, late=swept.late, carried=swept.carried)

@@ -50,6 +50,11 @@ def worth_repeating(error: psycopg.Error) -> bool:
     return error.sqlstate in _AGAIN
 
 
+def is_starting(error: MognetError) -> bool:
+    """Whether the server is there and will soon let us in: it says so at little cost."""
+    return _UNAVAILABLE["57P03"] in str(error)
+
+
 def broke_connection(error: psycopg.Error) -> bool:
     """Whether the connection is of no more use, whatever it says of itself."""
     return error.sqlstate is None or error.sqlstate.startswith(("57P", "08", "25006"))

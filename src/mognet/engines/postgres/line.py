@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+from psycopg.errors import InvalidTextRepresentation
+
+from mognet.codec import labels
 from mognet.engines.postgres import statements as sql
+from mognet.engines.postgres.arrays import Blobs, Uuids
 from mognet.engines.postgres.connecting import Connection
+from mognet.engines.postgres.labels import drop_labels, entries_of
 from mognet.engines.postgres.rows import NUMBERS, WIDTH, make_record, token_text
-from mognet.engines.postgres.statements import qualified
+from mognet.engines.postgres.tables import Known, Stale, Tables
 from mognet.engines.postgres.text import from_column, to_column, to_column_or_none
 from mognet.outcomes import Again, Outcome
 from mognet.records import Claim, Job, Record, Token
@@ -22,23 +28,7 @@ SPARE = 32
 
 _AGAIN = {None: 0, Again.RETRY: 1, Again.PAUSE: 2, Again.RELEASE: 3}
 _REVOKED = NUMBERS[ResultState.REVOKED]
-
-
-class Tables(NamedTuple):
-    """One app's part of a schema; every statement is executed through it."""
-
-    app: int
-    schema: str
-
-    async def all(self, connection: Connection, statement: str, **values: Any) -> list[tuple[Any, ...]]:
-        """All rows of a statement."""
-        cursor = await connection.execute(qualified(statement, self.schema), {"app": self.app, **values}, binary=True)
-        return await cursor.fetchall()
-
-    async def run(self, connection: Connection, statement: str, **values: Any) -> int:
-        """How many rows a statement changed."""
-        cursor = await connection.execute(qualified(statement, self.schema), {"app": self.app, **values}, binary=True)
-        return cursor.rowcount
+_EXPIRED = -1
 
 
 # --- submit
@@ -49,17 +39,32 @@ class Submitted(NamedTuple):
 
     added: list[bool]
     born_revoked: list[UUID]
+    told: int
+    """Whether a change was noted, as :data:`statements.TOLD` says it."""
 
 
-async def submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool) -> Submitted:
-    """Store jobs and put them in line, all or none. More than one statement only if some depend on others of the same batch."""
+async def submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool, *, alone: bool = True) -> Submitted:
+    """Store jobs and put them in line, all or none. More than one statement only if some depend on others of the same batch.
+
+    ``alone``: not inside a transaction.
+    """
     runs = list(in_runs(jobs))
-    if len(runs) <= 1:
-        answers = [await _submit(tables, connection, run, enqueue) for run in runs]
-    else:
-        async with connection.transaction():
-            answers = [await _submit(tables, connection, run, enqueue) for run in runs]
-    return Submitted([new for answer in answers for new in answer.added], [id for answer in answers for id in answer.born_revoked])
+    if alone and len(runs) == 1:
+        with suppress(InvalidTextRepresentation):  # a record has expired, and nothing was done
+            return _submitted(jobs, await _submit(tables, connection, jobs, enqueue, strict=True))
+    async with connection.transaction():
+        answers = [_submitted(run, await _clear_and_submit(tables, connection, run, enqueue)) for run in runs]
+    return Submitted(
+        [new for answer in answers for new in answer.added],
+        [id for answer in answers for id in answer.born_revoked],
+        max(answer.told for answer in answers),
+    )
+
+
+def _submitted(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> Submitted:
+    states = {id: state for id, state, _ in rows}
+    born_revoked = [id for id, state in states.items() if state == _REVOKED]
+    return Submitted([states.get(job.id) == 0 for job in jobs], born_revoked, max((told for _, _, told in rows), default=0))
 
 
 def in_runs(jobs: Sequence[Job]) -> Iterator[list[Job]]:
@@ -76,13 +81,14 @@ def in_runs(jobs: Sequence[Job]) -> Iterator[list[Job]]:
         yield run
 
 
-def submit_values(jobs: Sequence[Job], enqueue: bool) -> tuple[str, dict[str, Any]]:
+def _submit_values(jobs: Sequence[Job], enqueue: bool, known: Known) -> tuple[str, dict[str, Any]]:
     """The statement that adds these jobs, and its values."""
     parents = {job.parent for job in jobs if job.parent is not None}
     fenced = any(job.parent_token is not None for job in jobs)
     values: dict[str, Any] = {
         "enqueue": enqueue,
-        "ids": [job.id for job in jobs],
+        "version": known.version,
+        "ids": Uuids([job.id for job in jobs]),
         "ids_parent": [job.parent for job in jobs] if parents else [],
         "roots": [job.root for job in jobs] if any(job.root is not None for job in jobs) else [],
         "tokens": [_fence(job) for job in jobs] if fenced else [],
@@ -94,11 +100,17 @@ def submit_values(jobs: Sequence[Job], enqueue: bool) -> tuple[str, dict[str, An
     values["delays"], values["delay"] = in_common([job.delay for job in jobs], float)
     values["ttls"], values["ttl"] = in_common([job.ttl for job in jobs], seconds)
     values["latests"], values["latest"] = in_common([job.latest for job in jobs], seconds)
-    values["metadatas"], values["metadata"] = in_common([job.metadata for job in jobs])
-    values["bodies"], values["body"] = in_common([job.body for job in jobs])
-    if not parents and not fenced:
-        return sql.SUBMIT, values
-    return sql.SUBMIT_CHILDREN, values | {"parents": sorted(parents)}
+    metadatas, values["metadata"] = in_common([job.metadata for job in jobs])
+    bodies, values["body"] = in_common([job.body for job in jobs])
+    values["metadatas"], values["bodies"] = Blobs(metadatas), Blobs(bodies)
+    if parents or fenced:
+        values["parents"] = sorted(parents)
+    if not known.paths:
+        return sql.SUBMIT_CHILDREN if parents or fenced else sql.SUBMIT, values
+    found = [labels(job.metadata, known.paths) for job in jobs]
+    values["paths"] = list(known.paths.values())
+    values["values"] = b"\n".join([each.get(path, b"") for path in known.paths for each in found])
+    return sql.SUBMIT_LABELLED_CHILDREN if parents or fenced else sql.SUBMIT_LABELLED, values
 
 
 def in_common(values: list[T], convert: Callable[[Any], Any] = lambda value: value) -> tuple[list[Any], Any]:
@@ -119,25 +131,41 @@ def _fence(job: Job) -> str | None:
     return token_text(job.parent_token) if job.parent_token.id == job.parent else "nobody"
 
 
-async def _submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool) -> Submitted:
-    statement, values = submit_values(jobs, enqueue)
-    return submitted(jobs, await tables.all(connection, statement, **values))
+async def _submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool, *, strict: bool) -> list[tuple[Any, ...]]:
+    statement, values = _submit_values(jobs, enqueue, tables.known)
+    rows = await tables.all(connection, statement, **values, strict=strict)
+    if any(id is None for id, _, _ in rows):
+        raise Stale
+    return rows
 
 
-def submitted(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> Submitted:
-    """What the rows of a submit say."""
-    states = {id: state for id, state in rows}
-    return Submitted([states.get(job.id) == 0 for job in jobs], [id for id, state in states.items() if state == _REVOKED])
+async def _clear_and_submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool) -> list[tuple[Any, ...]]:
+    """Inside a transaction; what has expired goes first."""
+    done: list[tuple[Any, ...]] = []
+    left = list(jobs)
+    while left:
+        rows = await _submit(tables, connection, left, enqueue, strict=False)
+        expired = {id for id, state, _ in rows if state == _EXPIRED}
+        done += [row for row in rows if row[0] not in expired]
+        left = [job for job in left if job.id in expired]
+        if expired:
+            await remove(tables, connection, expired)
+    return done
 
 
-def submit_over(
-    tables: Tables, jobs: Sequence[Job], letter: tuple[str, str]
-) -> Iterator[tuple[bytes, dict[str, Any], Callable[[Sequence[tuple[Any, ...]]], list[bool]]]]:
-    """Statements that add jobs in somebody else's transaction, and what their rows mean; the last one rings when that commits."""
-    for run in in_runs(jobs):
-        statement, values = submit_values(run, True)
-        yield qualified(statement, tables.schema), {"app": tables.app, **values}, lambda rows, run=run: submitted(run, rows).added  # type: ignore[misc]
-    yield b"SELECT pg_notify(%(channel)s, %(text)s)", {"channel": letter[0], "text": letter[1]}, lambda rows: []
+async def hold(tables: Tables, connection: Connection) -> None:
+    """In somebody else's transaction: see that what is known of the app is so, and stays so until the end of that."""
+    [(version, isolation)] = await tables.all(connection, sql.HOLD)
+    if isolation in ("repeatable read", "serializable"):
+        await tables.all(connection, sql.HOLD_ROW)
+    if version != tables.known.version:
+        raise Stale
+
+
+async def ring_over(tables: Tables, connection: Connection, letters: Sequence[tuple[str, str]]) -> None:
+    """In somebody else's transaction: rings that are heard when it commits."""
+    channels, texts = zip(*letters, strict=True)
+    await tables.all(connection, sql.RING, channels=list(channels), texts=list(texts))
 
 
 # --- claim
@@ -152,8 +180,8 @@ async def claim(
     lease: float,
     ids: Sequence[UUID] | None,
     holder: str,
-) -> list[Claim]:
-    """Lease the best jobs that are due."""
+) -> tuple[list[Claim], int]:
+    """Lease the best jobs that are due; answer also whether a change was noted."""
     values = {"node": to_column(node), "queues": queues, "limit": limit, "lease": float(lease), "holder": holder}
     if ids is not None:
         rows = await tables.all(connection, sql.CLAIM_IDS, **values, ids=ids)
@@ -163,7 +191,7 @@ async def claim(
     for row in rows:
         record = make_record(row)
         claims.append(Claim(Token(record.id, record.starts, f"{holder}.{row[WIDTH + 1]}"), record, row[WIDTH] or b""))
-    return claims
+    return claims, max((row[WIDTH + 2] for row in rows), default=0)
 
 
 async def unclaim(tables: Tables, connection: Connection, holder: str) -> set[str]:
@@ -186,7 +214,7 @@ async def next_due(tables: Tables, connection: Connection, queues: Sequence[str]
 async def extend(tables: Tables, connection: Connection, tokens: Collection[Token], lease: float) -> set[Token]:
     """Let leases end later."""
     wanted = sorted(tokens)
-    values = {"ids": [token.id for token in wanted], "tokens": [token_text(token) for token in wanted]}
+    values = {"ids": Uuids([token.id for token in wanted]), "tokens": [token_text(token) for token in wanted]}
     rows = await tables.all(connection, sql.EXTEND, **values, lease=float(lease))
     return {wanted[number - 1] for (number,) in rows}
 
@@ -200,6 +228,8 @@ class Settled(NamedTuple):
     records: list[Record | None]
     noted: list[tuple[UUID, int]]
     """Those of the jobs that have ended which leave notes: id and key."""
+    told: int
+    """Whether a change was noted, as :data:`statements.TOLD` says it."""
 
 
 async def settle(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> Settled:
@@ -218,7 +248,8 @@ async def settle(tables: Tables, connection: Connection, outcomes: Sequence[Outc
     records: list[Record | None] = [None] * len(outcomes)
     for row in rows:
         records[row[WIDTH]] = make_record(row)
-    return Settled(records, [(row[0], row[WIDTH + 1]) for row in rows if row[WIDTH + 2]])
+    noted = [(row[0], row[WIDTH + 1]) for row in rows if row[WIDTH + 2]]
+    return Settled(records, noted, max((row[WIDTH + 3] for row in rows), default=0))
 
 
 async def _finish(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
@@ -228,11 +259,11 @@ async def _finish(tables: Tables, connection: Connection, outcomes: Sequence[Out
     return await tables.all(
         connection,
         sql.FINISH,
-        ids=[outcome.token.id for outcome in outcomes],
+        ids=Uuids([outcome.token.id for outcome in outcomes]),
         tokens=[token_text(outcome.token) for outcome in outcomes],
         states=states,
         state=state,
-        values=values,
+        values=Blobs(values),
         value=value,
         ttl=seconds(one.ttl),
         value_ttl=seconds(one.ttl if one.value is None else one.value_ttl),
@@ -243,7 +274,7 @@ async def _settle(tables: Tables, connection: Connection, outcomes: Sequence[Out
     return await tables.all(
         connection,
         sql.SETTLE,
-        ids=[outcome.token.id for outcome in outcomes],
+        ids=Uuids([outcome.token.id for outcome in outcomes]),
         tokens=[token_text(outcome.token) for outcome in outcomes],
         numbers=list(numbers),
         states=[NUMBERS[outcome.state] for outcome in outcomes],
@@ -251,7 +282,7 @@ async def _settle(tables: Tables, connection: Connection, outcomes: Sequence[Out
         delays=[float(outcome.delay) for outcome in outcomes],
         ttls=[seconds(outcome.ttl) for outcome in outcomes],
         value_ttls=[seconds(outcome.ttl if outcome.value is None else outcome.value_ttl) for outcome in outcomes],
-        values=[outcome.value for outcome in outcomes],
+        values=Blobs([outcome.value for outcome in outcomes]),
     )
 
 
@@ -266,8 +297,19 @@ async def drop_notes(tables: Tables, connection: Connection, jobs: Sequence[tupl
 
 
 async def remove(tables: Tables, connection: Connection, ids: Collection[UUID]) -> int:
-    """Delete jobs with all that belongs to them, inside a transaction; answer how many could be seen."""
-    rows = await tables.all(connection, sql.DELETE, ids=sorted(ids))
-    if rows:
-        await tables.run(connection, sql.DROP_NOTES, seqs=[seq for seq, _ in rows])
-    return sum(seen for _, seen in rows)
+    """Delete jobs that are locked with all that belongs to them, inside a transaction; answer how many could be seen."""
+    known = tables.known
+    labelled = known.paths | known.dropped
+    rows = await tables.all(connection, sql.DELETE, ids=sorted(ids), labelled=bool(labelled))
+    if not rows:
+        return 0
+    if rows[0][2] != known.version:
+        raise Stale
+    seqs = [row[0] for row in rows]
+    await tables.run(connection, sql.DROP_NOTES, seqs=seqs)
+    if known.logged:
+        await tables.run(connection, sql.DROP_LOGS, seqs=seqs)
+    if labelled:
+        entries = [entry for seq, _, _, created, metadata in rows for entry in entries_of(metadata, labelled, created, seq)]
+        await drop_labels(tables, connection, entries)
+    return sum(row[1] for row in rows)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
+from mognet.engines.migrations import steps
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.statements import qualified
-from mognet.exceptions import ImproperlyConfigured
+
+PACKAGE = "mognet.engines.postgres"
 
 LOCK = 0x6D6F676E6574
 """The advisory lock under which a schema is changed; by transaction, so that it works behind a pooler."""
@@ -18,12 +18,7 @@ _CREATE = 'CREATE SCHEMA IF NOT EXISTS "mognet"'
 _VERSIONS = "CREATE TABLE IF NOT EXISTS mognet.version (version integer PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())"
 _READ = "SELECT max(version) FROM mognet.version"
 _WRITE = "INSERT INTO mognet.version (version) VALUES (%s)"
-
-
-def migrations() -> list[str]:
-    """The texts of all migrations, the first to the last."""
-    folder = resources.files("mognet.engines.postgres").joinpath("migrations")
-    return [each.read_text("utf-8") for each in sorted(folder.iterdir(), key=lambda each: each.name) if each.name.endswith(".sql")]
+_FORGET = "DELETE FROM mognet.version WHERE version > %s"
 
 
 async def schema_version(connection: Connection, schema: str) -> int:
@@ -36,32 +31,24 @@ async def schema_version(connection: Connection, schema: str) -> int:
     return int(row[0] or 0) if row is not None else 0
 
 
-async def migrate(connection: Connection, schema: str) -> None:
-    """Bring a schema up to date; one that is needs no right to change it."""
-    texts = migrations()
-    version = await schema_version(connection, schema)
-    if version == len(texts):
+async def migrate(connection: Connection, schema: str, wanted: int | None = None) -> None:
+    """Bring a schema to a version, the newest by default; one that has it needs no right to change anything."""
+    what = f"the schema {schema!r}"
+    if not steps(PACKAGE, what, await schema_version(connection, schema), wanted):
         return
-    _check(version, len(texts), schema)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s::int8)", (LOCK,))
         version = await schema_version(connection, schema)
-        _check(version, len(texts), schema)
         if version == 0:
             if not await _has_schema(connection, schema):
                 await connection.execute(_CREATE.replace("mognet", schema))
             await connection.execute(qualified(_VERSIONS, schema))
-        for number in range(version + 1, len(texts) + 1):
-            await connection.execute(qualified(texts[number - 1], schema), prepare=False)
-            await connection.execute(qualified(_WRITE, schema), (number,))
-
-
-def _check(version: int, known: int, schema: str) -> None:
-    if version > known:
-        raise ImproperlyConfigured(
-            f"the schema {schema!r} has version {version}, and this mognet knows none later than {known}: "
-            "it was used by a newer mognet. Upgrade here, or name another one with ?schema="
-        )
+        for step in steps(PACKAGE, what, version, wanted):
+            await connection.execute(qualified(step.script, schema), prepare=False)
+            if step.version > version:
+                await connection.execute(qualified(_WRITE, schema), (step.version,))
+            else:
+                await connection.execute(qualified(_FORGET, schema), (step.version,))
 
 
 async def _has_schema(connection: Connection, schema: str) -> bool:

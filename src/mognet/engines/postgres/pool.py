@@ -13,8 +13,10 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from mognet.backoff import Backoff
+from mognet.engines.knocking import Doors
 from mognet.engines.postgres.connecting import Connection, connect, cut, give_up, is_fresh
-from mognet.engines.postgres.errors import broke_connection, translated, worth_repeating
+from mognet.engines.postgres.doubts import Doubts
+from mognet.engines.postgres.errors import broke_connection, is_starting, translated, worth_repeating
 from mognet.engines.postgres.settings import Settings
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError, NotConnected
 
@@ -27,6 +29,12 @@ RECONNECT = Backoff(base=0.1, cap=30.0)
 OPERATION_SECONDS = 28.0
 """After so long without an answer a connection is given up; statements are stopped by the server before."""
 
+LISTEN_SECONDS = 1.5
+"""How long an operation waits for the next attempt before it gives up: long enough to notice that the server is back."""
+
+FAILURES_OF_A_START = 4
+"""The back-off grows no further while the server says that it is starting: to about a second."""
+
 TRIES = 8
 """How often a transaction is tried that others of the same moment undo."""
 
@@ -38,8 +46,10 @@ class Pool:
     what an operation did is known.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, doors: Doors) -> None:
         self.settings = settings
+        self._lookout = doors.lookout()
+        self._doubts = Doubts(settings, self._drop_idle)
         self.pooler = bool(settings.pooler)
         self._free = asyncio.Semaphore(settings.pool_size)
         self._idle: list[Connection] = []
@@ -96,6 +106,7 @@ class Pool:
 
     async def _try(self, connection: Connection, work: Work[T]) -> T:
         guard = asyncio.get_running_loop().call_later(OPERATION_SECONDS, cut, connection)
+        doubt = self._doubts.watch(connection)
         try:
             return await work(connection)
         except psycopg.Error as error:
@@ -105,6 +116,8 @@ class Pool:
             raise
         finally:
             guard.cancel()
+            doubt.cancel()
+            self._doubts.forget(connection)
 
     # connections
 
@@ -123,17 +136,17 @@ class Pool:
             raise
 
     async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        if self._last_error is not None and await self._lookout.wait(min(self._next_try - loop.time(), LISTEN_SECONDS)):
+            self._failures, self._next_try = 0, 0.0
         async with self._connecting:
-            loop = asyncio.get_running_loop()
             if self._last_error is not None and loop.time() < self._next_try:
                 # Whoever asks repeats the question, or has a back-off of its own; here it only must not become a storm.
-                await asyncio.sleep(min(self._next_try - loop.time(), 0.5))
-                if loop.time() < self._next_try:
-                    raise ConnectionError(str(self._last_error)) from self._last_error
+                raise ConnectionError(str(self._last_error)) from self._last_error
             try:
                 connection, pooler = await connect(self.settings)
             except MognetError as error:
-                self._failures += 1
+                self._failures = min(self._failures, FAILURES_OF_A_START) + 1 if is_starting(error) else self._failures + 1
                 self._next_try = loop.time() + RECONNECT.delay(self._failures)
                 self._last_error = error
                 raise
@@ -150,6 +163,11 @@ class Pool:
             give_up(connection)
         self._free.release()
 
+    def _drop_idle(self) -> None:
+        """One that was in use had lost its other end: the others of that time look no better for it."""
+        while self._idle:
+            give_up(self._idle.pop())
+
     def _drop_stale(self) -> None:
         for connection in [each for each in self._idle if not is_fresh(each)]:
             self._idle.remove(connection)
@@ -162,6 +180,7 @@ class Pool:
                 while self._tasks:
                     await asyncio.wait(self._tasks)
         self._closed = True
+        await self._doubts.close()
         for connection in self._busy:
             cut(connection)
         for task in list(self._tasks):

@@ -9,12 +9,14 @@ from uuid import UUID
 from mognet.codec import merge_metadata
 from mognet.engines.postgres import statements as sql
 from mognet.engines.postgres.connecting import Connection
-from mognet.engines.postgres.line import Tables, remove
+from mognet.engines.postgres.labels import relabel
+from mognet.engines.postgres.line import remove
 from mognet.engines.postgres.rows import NUMBERS, WIDTH, make_record, token_text
+from mognet.engines.postgres.tables import Stale, Tables
 from mognet.engines.postgres.text import from_column, to_column
 from mognet.outcomes import Change, revoke
 from mognet.records import Record, Token
-from mognet.states import FINAL, ResultState
+from mognet.states import FAILED, FINAL, ResultState
 
 # --- reading
 
@@ -29,6 +31,18 @@ async def value(tables: Tables, connection: Connection, id: UUID) -> bytes | Non
     """What a job left."""
     rows = await tables.all(connection, sql.VALUE, id=id)
     return rows[0][0] if rows else None
+
+
+async def body(tables: Tables, connection: Connection, id: UUID) -> bytes | None:
+    """The call of a job that may still be run, or run again."""
+    rows = await tables.all(connection, sql.BODY, id=id)
+    return rows[0][0] if rows else None
+
+
+async def identity(tables: Tables, connection: Connection) -> str:
+    """What the app's records are known by."""
+    [(text,)] = await tables.all(connection, sql.IDENTITY)
+    return str(text)
 
 
 async def load(tables: Tables, connection: Connection, token: Token) -> dict[str, bytes]:
@@ -72,15 +86,22 @@ class Updated(NamedTuple):
     """What an update did."""
 
     record: Record | None
-    ended: list[Record]
+    ended: list[Record] = []  # noqa: RUF012 - never changed
     """The jobs that it brought to a final state."""
+    told: int = 0
+    """Whether a change was noted, as :data:`statements.TOLD` says it."""
+    again: bool = False
+    """Whether the job is in line again."""
 
 
 class _Found(NamedTuple):
     record: Record
-    seq: int
     token: str | None
     noted: bool
+
+    @property
+    def seq(self) -> int:
+        return self.record.place
 
 
 async def update(tables: Tables, connection: Connection, id: UUID, change: Change, unless: Collection[ResultState]) -> Updated:
@@ -91,22 +112,24 @@ async def update(tables: Tables, connection: Connection, id: UUID, change: Chang
             tree = await _lock_tree(tables, connection, id)
         found = await _find(tables, connection, id)
         if found is None:
-            return await _bury(tables, connection, id, change) if change.tombstone else Updated(None, [])
+            return await _bury(tables, connection, id, change) if change.tombstone else Updated(None)
         if change.token is not None and found.token != token_text(change.token):
-            return Updated(None, [])
+            return Updated(None)
         if found.record.state in unless:
-            return Updated(found.record, [])
+            return Updated(found.record)
+        if change.body is not None:
+            return await _rerun(tables, connection, found, change, change.body)
         return await _apply(tables, connection, found, change, tree)
 
 
-async def end_late(tables: Tables, connection: Connection, id: UUID, ttl: float | None) -> list[Record]:
+async def end_late(tables: Tables, connection: Connection, id: UUID, ttl: float | None) -> Updated:
     """End a job whose time is over, and all below it, if still nobody holds it."""
     async with connection.transaction():
         tree = await _lock_tree(tables, connection, id)
         if not await tables.all(connection, sql.STILL_LATE, id=id):
-            return []
+            return Updated(None)
         found = await _find(tables, connection, id)
-        return [] if found is None else (await _apply(tables, connection, found, revoke(ttl=ttl), tree)).ended
+        return Updated(None) if found is None else await _apply(tables, connection, found, revoke(ttl=ttl), tree)
 
 
 async def _lock_tree(tables: Tables, connection: Connection, id: UUID) -> dict[UUID, None]:
@@ -123,45 +146,78 @@ async def _find(tables: Tables, connection: Connection, id: UUID) -> _Found | No
     rows = await tables.all(connection, sql.FIND, id=id)
     if not rows:
         return None
-    seq, token, noted, over = rows[0][WIDTH:]
+    token, noted, over = rows[0][WIDTH:]
     if over:
         await remove(tables, connection, [id])
         return None
-    return _Found(make_record(rows[0]), seq, token, noted)
+    return _Found(make_record(rows[0]), token, noted)
 
 
 async def _apply(tables: Tables, connection: Connection, found: _Found, change: Change, tree: Collection[UUID]) -> Updated:
     record, id = found.record, found.record.id
-    if change.metadata is not None:
-        metadata = merge_metadata(record.metadata, change.metadata, change.max_metadata)
-        if metadata != record.metadata:
-            await tables.run(connection, sql.MERGE, seq=found.seq, metadata=metadata)
-        record = record._replace(metadata=metadata)
+    record, told = await _write(tables, connection, record, change)
     ended: list[Record] = []
-    changed = False
+    changed: list[tuple[Any, ...]] = []
     if change.state in FINAL:
         ids = tree if change.descendants else [id] if not record.done else []
-        ended = await _end(tables, connection, change, ids)
+        ended, also = await _end(tables, connection, change, ids)
+        told = max(told, also)
     elif change.ttl is not None:
-        changed = bool(await tables.run(connection, sql.SET_TTL, id=id, ttl=float(change.ttl)))
+        changed = await tables.all(connection, sql.SET_TTL, id=id, ttl=float(change.ttl))
     if change.state is ResultState.SUSPENDED and record.state is ResultState.RUNNING:
-        changed = bool(await tables.run(connection, sql.SUSPEND, id=id))
+        changed = await tables.all(connection, sql.SUSPEND, id=id)
     elif change.state is ResultState.RUNNING and record.state is ResultState.SUSPENDED:
-        changed = bool(await tables.run(connection, sql.RESUME, id=id))
+        changed = await tables.all(connection, sql.RESUME, id=id)
     if changed:
-        [row] = await tables.all(connection, sql.REREAD, id=id)
-        record = make_record(row)
-    return Updated(next((each for each in ended if each.id == id), record), ended)
+        record = await _reread(tables, connection, id)
+    return Updated(next((each for each in ended if each.id == id), record), ended, max([told, *(noted for (noted,) in changed)]))
 
 
-async def _end(tables: Tables, connection: Connection, change: Change, ids: Collection[UUID]) -> list[Record]:
+async def _write(tables: Tables, connection: Connection, record: Record, change: Change) -> tuple[Record, int]:
+    """Change what stands in a record's content; answer how it is then, and whether that was noted."""
+    metadata = record.metadata if change.metadata is None else merge_metadata(record.metadata, change.metadata, change.max_metadata)
+    progress = record.progress if change.progress is None else change.progress
+    anew = {
+        "metadata": None if metadata == record.metadata else metadata,
+        "progress": None if progress == record.progress else progress,
+    }
+    told = 0
+    if any(value is not None for value in anew.values()):
+        [(done, told)] = await tables.all(connection, sql.WRITE, id=record.id, seq=record.place, version=tables.known.version, **anew)
+        if not done:
+            raise Stale
+        await relabel(tables, connection, record.metadata, metadata, record.created, record.place)
+    return record._replace(metadata=metadata, progress=progress), told
+
+
+async def _rerun(tables: Tables, connection: Connection, found: _Found, change: Change, body: bytes) -> Updated:
+    record = found.record
+    if record.state not in FAILED or record.name is None:
+        return Updated(record)
+    metadata = record.metadata if change.metadata is None else merge_metadata(record.metadata, change.metadata, change.max_metadata)
+    values = {"metadata": metadata, "body": body, "delay": float(change.delay), "version": tables.known.version}
+    rows = await tables.all(connection, sql.RERUN, id=record.id, seq=found.seq, **values)
+    if not rows:
+        raise Stale
+    if found.noted:
+        await tables.run(connection, sql.DROP_NOTES, seqs=[found.seq])
+    await relabel(tables, connection, record.metadata, metadata, record.created, found.seq)
+    return Updated(await _reread(tables, connection, record.id), told=rows[0][0], again=True)
+
+
+async def _reread(tables: Tables, connection: Connection, id: UUID) -> Record:
+    [row] = await tables.all(connection, sql.REREAD, id=id)
+    return make_record(row)
+
+
+async def _end(tables: Tables, connection: Connection, change: Change, ids: Collection[UUID]) -> tuple[list[Record], int]:
     if not ids or change.state is None:
-        return []
+        return [], 0
     rows: list[tuple[Any, ...]] = await tables.all(
         connection, sql.END, state=NUMBERS[change.state], ttl=None if change.ttl is None else float(change.ttl), ids=sorted(ids)
     )
-    await tables.run(connection, sql.DROP_NOTES, seqs=[row[WIDTH] for row in rows])
-    return [make_record(row) for row in rows]
+    await tables.run(connection, sql.DROP_NOTES, seqs=[row[WIDTH - 1] for row in rows])
+    return [make_record(row) for row in rows], max((row[WIDTH] for row in rows), default=0)
 
 
 async def _bury(tables: Tables, connection: Connection, id: UUID, change: Change) -> Updated:
@@ -169,4 +225,4 @@ async def _bury(tables: Tables, connection: Connection, id: UUID, change: Change
     state = NUMBERS[change.state or ResultState.REVOKED]
     [row] = await tables.all(connection, sql.BURY, id=id, state=state, ttl=None if change.ttl is None else float(change.ttl))
     record = make_record(row)
-    return Updated(record, [record])
+    return Updated(record, [record], row[WIDTH])

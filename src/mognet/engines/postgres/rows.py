@@ -14,14 +14,14 @@ STATES = tuple(ResultState)
 
 NUMBERS: Mapping[ResultState, int] = {state: number for number, state in enumerate(STATES)}
 
-WIDTH = 19
+WIDTH = 21
 """Columns of a record in a row."""
 
 
 def make_record(row: Sequence[Any]) -> Record:
     """A record from the columns :data:`statements.RECORD`, which may be followed by others."""
     (id, name, queue, state, priority, created, due, started, finished, starts, stops, attempt) = row[:12]
-    (parent, root, node, ttl, expires, label, metadata) = row[12:19]
+    (parent, root, node, ttl, expires, label, metadata, progress, seq) = row[12:21]
     return Record(
         id,
         None if name is None else from_column(name),
@@ -42,6 +42,8 @@ def make_record(row: Sequence[Any]) -> Record:
         None if label is None else from_column(label),
         ttl,
         expires,
+        progress,
+        seq,
     )
 
 

@@ -1,23 +1,38 @@
-"""Looking through the records, by creation, a page at a time."""
+"""Looking through the records, by creation, a page at a time.
+
+A condition on metadata whose path is indexed as a whole can be the way in, or a filter in the server; others are looked at here.
+"""
 
 # ruff: noqa: S608 - the texts are put together from constants only
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from mognet.engine import GroupBy
+from mognet.codec import has_metadata, labels
+from mognet.engine import METADATA
 from mognet.engines.postgres.connecting import Connection
-from mognet.engines.postgres.line import Tables
-from mognet.engines.postgres.rows import NUMBERS, STATES, WIDTH, make_record
+from mognet.engines.postgres.labels import learn
+from mognet.engines.postgres.rows import NUMBERS, STATES, make_record
 from mognet.engines.postgres.statements import NOW, RECORD
+from mognet.engines.postgres.tables import Tables
 from mognet.engines.postgres.text import from_column, to_column
-from mognet.records import Query, Record
-from mognet.states import FINAL
+from mognet.records import Query, Record, Wanted
+from mognet.states import FINAL, ResultState
 
 CHUNK = 500
 """Records in one page."""
+
+SELECTIVE = 4
+"""Digits of an id from which on they are a better way in than any label."""
+
+PROBE = 1000
+"""Labels that are counted to see which condition is the best way in."""
+
+_HELD = frozenset({ResultState.RUNNING, ResultState.SUSPENDED})
 
 Key = tuple[float, int]
 
@@ -29,8 +44,19 @@ class Page(NamedTuple):
     next: Key | None
 
 
+class Plan(NamedTuple):
+    """How the conditions on metadata are met."""
+
+    way: tuple[int, list[bytes]] | None
+    """The path and the labels by which the index is entered."""
+    filters: list[tuple[int, list[bytes]]]
+    """Those that the index is asked about for each job."""
+    rest: tuple[Wanted, ...]
+    """Those for which the metadata is looked at."""
+
+
 def conditions(query: Query) -> tuple[str, dict[str, Any]]:
-    """A query as SQL, and its values."""
+    """A query as SQL, but for its metadata, and its values."""
     values: dict[str, Any] = {}
     parts = ["app = %(app)s", "created > 0", f"(expires IS NULL OR expires > {NOW})"]
     for column, wanted in {"name": query.name, "queue": query.queue, "node": query.node}.items():
@@ -43,6 +69,9 @@ def conditions(query: Query) -> tuple[str, dict[str, Any]]:
     if query.root is not None:
         parts.append("(root = %(root)s OR (root IS NULL AND id = %(root)s))")
         values["root"] = query.root
+    if query.under is not None:
+        parts.append(f"id = ANY(ARRAY({_BELOW}))")
+        values["under"] = query.under
     if query.states:
         parts.append("state = ANY(%(states)s::int8[])")
         values["states"] = sorted(NUMBERS[state] for state in query.states)
@@ -51,20 +80,33 @@ def conditions(query: Query) -> tuple[str, dict[str, Any]]:
     if query.id_prefix is not None:
         parts.append("id BETWEEN %(first)s AND %(last)s")
         values["first"], values["last"] = id_range(query.id_prefix)
-    for name, sign, moment in (("after", ">", query.created_after), ("before", "<", query.created_before)):
+    for name, sign, moment in (("since", ">", query.created_after), ("until", "<", query.created_before)):
         if moment is not None:
             parts.append(f"created {sign} %({name})s::float8")
             values[name] = float(moment)
     return " AND ".join(parts), values
 
 
+_BELOW = f"""
+    WITH RECURSIVE below(id) AS (
+        SELECT %(under)s::uuid
+        UNION
+        SELECT child.id FROM below CROSS JOIN LATERAL (
+            SELECT id FROM mognet.job WHERE app = %(app)s AND parent = below.id AND (expires IS NULL OR expires > {NOW}) OFFSET 0) AS child)
+    SELECT id FROM below"""
+
+
 def source(query: Query) -> str:
     """The table, or the parts of it that a query can be narrowed to by small indexes, each job in one of them only."""
-    if query.in_line or not query.states or query.states & FINAL or query.parent is not None or query.root is not None:
+    if query.in_line or not query.states or query.states & FINAL or _family(query):
         return "mognet.job"
     held = "SELECT * FROM mognet.job WHERE app = %(app)s AND lease_end IS NOT NULL"
     lined = "SELECT * FROM mognet.job WHERE app = %(app)s AND lined = {}"
     return f"({held} UNION ALL {lined.format(1)} UNION ALL {lined.format(2)}) AS job"
+
+
+def _family(query: Query) -> bool:
+    return query.parent is not None or query.root is not None or query.under is not None
 
 
 def id_range(prefix: str) -> tuple[UUID, UUID]:
@@ -74,25 +116,124 @@ def id_range(prefix: str) -> tuple[UUID, UUID]:
     return UUID(hex=prefix.ljust(32, "0")), UUID(hex=prefix.ljust(32, "f"))
 
 
-async def find(tables: Tables, connection: Connection, query: Query, start: Key | None, limit: int) -> Page:
-    """At most so many records that match, after ``start``."""
+# --- metadata
+
+
+async def plan(tables: Tables, connection: Connection, query: Query) -> Plan:
+    """Which indexes there are for a query's conditions on metadata."""
+    if not query.metadata:
+        return Plan(None, [], ())
+    whole = (await learn(tables, connection)).whole
+    indexed = [(whole[wanted.path], sorted(wanted.labels)) for wanted in query.metadata if wanted.path in whole]
+    rest = tuple(wanted for wanted in query.metadata if wanted.path not in whole)
+    few = len(query.id_prefix or "") >= SELECTIVE or _family(query) or (query.states and query.states <= _HELD)
+    if not indexed or few:
+        return Plan(None, indexed, rest)
+    best = await _best(tables, connection, indexed) if len(indexed) > 1 else 0
+    return Plan(indexed[best], indexed[:best] + indexed[best + 1 :], rest)
+
+
+async def _best(tables: Tables, connection: Connection, indexed: Sequence[tuple[int, list[bytes]]]) -> int:
+    """Of which condition there are the fewest labels, as far as that is soon seen."""
+    few = "(SELECT count(*) FROM (SELECT FROM mognet.label WHERE {} LIMIT %(most)s::int8) AS few)"
+    marks, values = _marks(indexed)
+    counts = ", ".join(few.format(f"path = {path} AND value = ANY({wanted})") for path, wanted in marks)
+    [row] = await tables.all(connection, f"SELECT {counts}", **values, most=PROBE)
+    return row.index(min(row))
+
+
+def _marks(indexed: Sequence[tuple[int, list[bytes]]]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    numbers = range(len(indexed))
+    values = {f"path_{n}": indexed[n][0] for n in numbers} | {f"labels_{n}": indexed[n][1] for n in numbers}
+    return [(f"%(path_{n})s::int8", f"%(labels_{n})s::bytea[]") for n in numbers], values
+
+
+def _where(query: Query, plan: Plan) -> tuple[str, dict[str, Any]]:
     where, values = conditions(query)
+    marks, more = _marks(plan.filters)
+    for path, wanted in marks:
+        where += f""" AND EXISTS (
+            SELECT FROM mognet.label
+            WHERE path = {path} AND value = ANY({wanted}) AND label.created = job.created AND label.seq = job.seq)"""
+    return where, values | more
+
+
+_ENTERED = """mognet.label CROSS JOIN LATERAL (
+    SELECT * FROM mognet.job WHERE job.created = label.created AND job.seq = label.seq AND {where} OFFSET 0) AS job"""
+
+
+# --- finding
+
+
+async def find(tables: Tables, connection: Connection, query: Query, start: Key | None, limit: int) -> Page:
+    """At most so many records that match, after ``start``; fewer if their metadata has to be looked at here."""
+    planned = await plan(tables, connection, query)
+    if planned.rest:
+        limit = CHUNK
+    where, values = _where(query, planned)
     direction, sign = ("DESC", "<") if query.newest_first else ("ASC", ">")
+    behind = ""
     if start is not None:
-        where += f" AND (created, seq) {sign} (%(created)s::float8, %(seq)s::int8)"
+        behind = f" AND (created, seq) {sign} (%(created)s::float8, %(seq)s::int8)"
         values["created"], values["seq"] = start
-    inner = f"SELECT * FROM {source(query)} WHERE {where} ORDER BY created {direction}, seq {direction} LIMIT %(limit)s::int8"
-    statement = f"""SELECT {RECORD}, job.seq FROM ({inner}) AS job
-        CROSS JOIN LATERAL (SELECT label, metadata FROM mognet.content WHERE content.seq = job.seq OFFSET 0) AS content
-        ORDER BY created {direction}, job.seq {direction}"""
+    if planned.way is None:
+        found = f"SELECT * FROM {source(query)} WHERE {where}{behind}"
+    else:
+        values["path"], values["labels"] = planned.way
+        bounds = behind.replace("(created, seq)", "(label.created, label.seq)")
+        for name, moment, side in (("since", query.created_after, ">"), ("until", query.created_before, "<")):
+            bounds += "" if moment is None else f" AND label.created {side} %({name})s::float8"
+        found = f"""SELECT each.* FROM unnest(%(labels)s::bytea[]) AS wanted(value) CROSS JOIN LATERAL (
+            SELECT job.* FROM {_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8 AND label.value = wanted.value{bounds}
+            ORDER BY label.created {direction}, label.seq {direction} LIMIT %(limit)s::int8) AS each"""
+    statement = f"""SELECT {RECORD} FROM ({found} ORDER BY created {direction}, seq {direction} LIMIT %(limit)s::int8) AS job
+        CROSS JOIN LATERAL (SELECT label, metadata, progress FROM mognet.content WHERE content.seq = job.seq OFFSET 0) AS content
+        ORDER BY created {direction}, seq {direction}"""
     rows = await tables.all(connection, statement, **values, limit=limit)
     records = [make_record(row) for row in rows]
-    return Page(records, (records[-1].created, rows[-1][WIDTH]) if len(rows) == limit else None)
+    next = (records[-1].created, records[-1].place) if len(rows) == limit else None
+    return Page([record for record in records if not planned.rest or has_metadata(record.metadata, planned.rest)], next)
 
 
-async def count(tables: Tables, connection: Connection, query: Query, by: GroupBy) -> dict[str, int]:
-    """How many records match, by a column."""
-    where, values = conditions(query)
+# --- counting
+
+
+async def count(tables: Tables, connection: Connection, query: Query, by: str) -> dict[str, int] | None:
+    """How many records match; None: they have to be looked at one by one."""
+    if by.startswith(METADATA):
+        return await _count_by_label(tables, connection, query, by.removeprefix(METADATA))
+    planned = await plan(tables, connection, query)
+    if planned.rest:
+        return None
+    where, values = _where(query, planned)
     column = {"state": "state", "queue": "queue", "name": "name"}[by]
-    rows = await tables.all(connection, f"SELECT {column}, count(*) FROM {source(query)} WHERE {where} GROUP BY {column}", **values)
+    rows_of = f"{source(query)} WHERE {where}"
+    if planned.way is not None:
+        rows_of = f"{_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8 AND label.value = ANY(%(labels)s::bytea[])"
+        values["path"], values["labels"] = planned.way
+    rows = await tables.all(connection, f"SELECT job.{column}, count(*) FROM {rows_of} GROUP BY job.{column}", **values)
     return {str(STATES[group]) if by == "state" else from_column(group or ""): number for group, number in rows}
+
+
+async def _count_by_label(tables: Tables, connection: Connection, query: Query, path: str) -> dict[str, int] | None:
+    if query.metadata or _family(query) or query.id_prefix is not None or (query.states and not query.states & FINAL):
+        return None  # so few that it is quicker
+    number = (await learn(tables, connection)).whole.get(path)
+    if number is None:
+        return None
+    where, values = conditions(query)
+    statement = f"""
+        SELECT label.value, count(*) FROM {_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8 GROUP BY label.value
+        UNION ALL SELECT NULL, count(*) FROM {source(query)} WHERE {where}"""
+    rows = await tables.all(connection, statement, **values, path=number)
+    numbers = Counter({"" if value is None else value.decode(): number for value, number in rows})
+    numbers[""] -= numbers.total() - numbers[""]
+    return {group: number for group, number in numbers.items() if number}
+
+
+def group_of(record: Record, by: str) -> str:
+    """To which group a record counts."""
+    if by.startswith(METADATA):
+        path = by.removeprefix(METADATA)
+        return labels(record.metadata, [path]).get(path, b"").decode()
+    return str(getattr(record, by) or "")

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from mognet.engines.postgres import statements as sql
 from mognet.engines.postgres.connecting import Connection
-from mognet.engines.postgres.line import Tables, remove
+from mognet.engines.postgres.line import remove
 from mognet.engines.postgres.records import end_late
+from mognet.engines.postgres.tables import Tables
 from mognet.engines.postgres.text import from_column
 from mognet.records import Record
 
@@ -24,6 +25,8 @@ class Upkeep(NamedTuple):
     queues: set[str]
     ended: list[Record]
     """Those that were too late, and their descendants."""
+    told: int
+    """Whether a change was noted, as :data:`statements.TOLD` says it."""
 
 
 async def sweep(tables: Tables, connection: Connection, grace: float, limit: int) -> Upkeep:
@@ -31,16 +34,19 @@ async def sweep(tables: Tables, connection: Connection, grace: float, limit: int
     lost = await tables.all(connection, sql.RECOVER, limit=limit)
     late = await tables.all(connection, sql.LATE, limit=limit)
     ended: dict[UUID, Record] = {}
+    told = max((noted for _, noted in lost), default=0)
     for id, ttl in late:
         if id not in ended:
-            ended |= {record.id: record for record in await end_late(tables, connection, id, ttl)}
+            update = await end_late(tables, connection, id, ttl)
+            ended |= {record.id: record for record in update.ended}
+            told = max(told, update.told)
     carried = await tables.all(connection, sql.LINE_UP, limit=limit, grace=float(grace))
     async with connection.transaction():
         looked, expired = await _expire(tables, connection, limit)
-    queues = {from_column(queue) for (queue,) in lost + carried}
+    queues = {from_column(row[0]) for row in lost + carried}
     more = limit in (len(lost), len(late), len(carried), looked)
     number = sum(id in ended for id, _ in late)
-    return Upkeep(len(lost), expired, more, number, len(carried), queues, list(ended.values()))
+    return Upkeep(len(lost), expired, more, number, len(carried), queues, list(ended.values()), told)
 
 
 async def _expire(tables: Tables, connection: Connection, limit: int) -> tuple[int, int]:

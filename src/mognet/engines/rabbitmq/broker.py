@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Self
 
+from mognet.engines.knocking import Door, Doors
 from mognet.engines.rabbitmq.giving import GivingLink
 from mognet.engines.rabbitmq.link import ANSWER_SECONDS
 from mognet.engines.rabbitmq.session import Session
@@ -26,6 +27,9 @@ SORE_SECONDS = 10.0
 
 SORE_DEADLINE = 0.5
 
+PROTOCOL = b"AMQP\x00\x00\x09\x01"
+"""How a client of AMQP 0-9-1 begins; the server then says who it is."""
+
 
 class RabbitMQBroker:
     """A :class:`mognet.engine.Broker`. Two connections, made when they are needed: a broker that blocks publishers still gives."""
@@ -41,14 +45,19 @@ class RabbitMQBroker:
 
         self._deadline = deadline
         self._sore_until = 0.0
-        self.taking: Session[TakingLink] = Session(settings, taking, f"{name} takes")
-        self.giving: Session[GivingLink] = Session(settings, giving, f"{name} gives")
+        doors = Doors(Door(host, port, question=b"" if tls else PROTOCOL) for host, port, _, _, _, tls in settings.addresses)
+        self.taking: Session[TakingLink] = Session(settings, doors, taking, f"{name} takes")
+        self.giving: Session[GivingLink] = Session(settings, doors, giving, f"{name} gives")
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await asyncio.gather(self.taking.close(), self.giving.close())
+
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until tickets can be given over a new connection."""
+        return await self.giving.until_back(seconds)
 
     async def push(self, tickets: Sequence[Ticket]) -> None:
         if not tickets:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-import ssl
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from mognet.engines.findings import Finding, Schema, client_version, error, ok, server_version, warning
+from mognet.engines.findings import Finding, Schema, client_version, encryption, error, ok, server_version, warning
 from mognet.engines.rabbitmq.link import explained
 from mognet.engines.rabbitmq.session import CONNECT_SECONDS
 from mognet.engines.rabbitmq.settings import Address, queue_arguments, queue_name, read_urls, read_version
 from mognet.engines.rabbitmq.wire import Wire, aiormq
+from mognet.engines.tls import INSECURE
 from mognet.exceptions import ConnectionError
 
 TESTED = (3, 10)
@@ -41,7 +41,7 @@ class RabbitMQCheckup:
     async def examine(self, queues: Collection[str]) -> list[Finding]:
         found, wire = await self._nodes()
         try:
-            found = [client_version("aiormq", "amqp", CLIENT_TESTED), _server(wire), *found]
+            found = [client_version("aiormq", "amqp", CLIENT_TESTED), _server(wire), self._encryption(wire.address), *found]
             found += [await self._queue(wire, queue) for queue in sorted(queues)]
             found.append(await self._round_trip(wire))  # last: a connection that publishes to a blocked server is read no more
         except (aiormq.AMQPError, OSError, RuntimeError) as problem:
@@ -53,23 +53,27 @@ class RabbitMQCheckup:
             found.append(ok("alarms", text))
         return found
 
+    def _encryption(self, address: Address) -> Finding:
+        check = f"leave {INSECURE} out of the URL, and name the authority: ?cafile="
+        checked = not self._settings.tls.insecure
+        return encryption([address.host], tls=address.tls, checked=checked, switch_on="amqps:// (its listeners.ssl)", check=check)
+
     async def schema(self) -> Schema | None:
         return None
 
     async def size(self) -> int | None:
         return None
 
-    async def migrate(self) -> None:
+    async def migrate(self, version: int | None = None) -> None:
         pass
 
     async def _nodes(self) -> tuple[list[Finding], Wire]:
         """A word on each node that does not answer, and a connection to the first that does."""
-        context = await asyncio.to_thread(self._settings.ssl_context) if any(each.tls for each in self._settings.addresses) else None
         reasons: dict[Address, str] = {}
         found: Wire | None = None
         for address in self._settings.addresses:
             try:
-                wire = await self._connect(address, context)
+                wire = await self._connect(address)
             except (aiormq.AMQPError, OSError, RuntimeError) as problem:
                 reasons[address] = "no answer" if isinstance(problem, TimeoutError) else explained(problem)
                 continue
@@ -83,8 +87,9 @@ class RabbitMQCheckup:
         remedy = "rabbitmq-diagnostics status, on its host"
         return [warning("node", f"{address.shown} does not let us in: {why}", remedy) for address, why in reasons.items()], found
 
-    async def _connect(self, address: Address, context: ssl.SSLContext | None) -> Wire:
-        wire = Wire(address, self._settings, context if address.tls else None, "mognet doctor")
+    async def _connect(self, address: Address) -> Wire:
+        context = await self._settings.tls.context(address.shown) if address.tls else None
+        wire = Wire(address, self._settings, context, "mognet doctor")
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await wire.connect()
@@ -109,10 +114,7 @@ class RabbitMQCheckup:
             await channel.queue_declare(name, exclusive=True, auto_delete=True)
             await channel.basic_consume(name, arrived, no_ack=True)
         except aiormq.exceptions.ChannelAccessRefused as problem:
-            user = wire.address.user
-            return error(
-                "round trip", f"user {user!r} may not make and read queues of the app ({explained(problem)})", _grant(user, self._app)
-            )
+            return self._not_allowed(wire.address, problem)
         began = time.perf_counter()
         try:
             async with asyncio.timeout(SECONDS):
@@ -124,7 +126,13 @@ class RabbitMQCheckup:
         except TimeoutError:
             text = f"it has not taken a message within {SECONDS:g} s: most likely a memory or disk alarm blocks those who publish"
             return error("alarms", text, f"{_LOOK}, on its host; then free memory or disk there")
+        except aiormq.exceptions.ChannelAccessRefused as problem:
+            return self._not_allowed(wire.address, problem)
         return ok("round trip", f"publish confirmed in {confirmed * 1000:.1f} ms, delivered in {delivered * 1000:.1f} ms")
+
+    def _not_allowed(self, address: Address, problem: Exception) -> Finding:
+        text = f"user {address.user!r} may not make, fill and read queues of the app ({explained(problem)})"
+        return error("round trip", text, _grant(address, self._app))
 
     async def _queue(self, wire: Wire, queue: str) -> Finding:
         """Whether a queue is there, and made as the settings say. It is not made."""
@@ -136,7 +144,7 @@ class RabbitMQCheckup:
             return ok(subject, f"{name!r} is not there yet: the first worker or submit makes it, {wanted}")
         except aiormq.exceptions.ChannelAccessRefused as problem:
             return error(
-                subject, f"user {wire.address.user!r} may not look at {name!r} ({explained(problem)})", _grant(wire.address.user, self._app)
+                subject, f"user {wire.address.user!r} may not look at {name!r} ({explained(problem)})", _grant(wire.address, self._app)
             )
         refused = ""
         for number, arguments in enumerate(queue_arguments(wanted, read_version(wire.version))):
@@ -147,7 +155,8 @@ class RabbitMQCheckup:
                 continue
             if number:
                 pattern = f"^{re.escape(queue_name(self._app, ''))}"
-                words = ["rabbitmqctl", "set_policy", "--apply-to", "queues", "mognet-tickets", pattern, '{"delivery-limit":-1}']
+                where = ["-p", wire.address.vhost] if wire.address.vhost != "/" else []
+                words = ["rabbitmqctl", "set_policy", *where, "--apply-to", "queues", "mognet-tickets", pattern, '{"delivery-limit":-1}']
                 remedy = shlex.join(words)
                 return warning(subject, f"{name!r} was made by an older server, and may drop tickets that were delivered 20 times", remedy)
             kept = "on one node (?queue_type=quorum keeps copies)" if wanted == "classic" else "copied by its cluster"
@@ -163,9 +172,11 @@ def _server(wire: Wire) -> Finding:
     return server_version("server", f"RabbitMQ {text}", text, TESTED)
 
 
-def _grant(user: str, app: str) -> str:
+def _grant(address: Address, app: str) -> str:
     ours = re.escape(queue_name(app, ""))
-    return shlex.join(["rabbitmqctl", "set_permissions", user, f"^{ours}.*", f"^({ours}.*|amq\\.default)", f"^{ours}.*"])
+    where = ["-p", address.vhost] if address.vhost != "/" else []
+    rights = [f"^{ours}.*", f"^(amq\\.default|{ours}.*)$", f"^{ours}.*"]
+    return shlex.join(["rabbitmqctl", "set_permissions", *where, address.user, *rights])
 
 
 async def _leave(wire: Wire) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from mognet.engines.knocking import Doors
 from mognet.engines.rabbitmq.link import Link, explained
 from mognet.engines.rabbitmq.settings import Address, Settings
 from mognet.engines.rabbitmq.wire import Wire
@@ -40,8 +40,9 @@ def pause(outage: float) -> float:
 class Session(Generic[L]):
     """One link after another. Nothing happens before the first is asked for."""
 
-    def __init__(self, settings: Settings, open_link: Callable[[Wire], L], name: str) -> None:
+    def __init__(self, settings: Settings, doors: Doors, open_link: Callable[[Wire], L], name: str) -> None:
         self._settings = settings
+        self._lookout = doors.lookout()
         self._open_link = open_link
         self._name = name
         self._link: L | None = None
@@ -49,7 +50,6 @@ class Session(Generic[L]):
         """Why there is no link; None: there is one, or the first attempt is under way."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._context: ssl.SSLContext | None = None
         self._next = random.randrange(len(settings.addresses))
 
     @property
@@ -73,6 +73,19 @@ class Session(Generic[L]):
             except TimeoutError:
                 raise ConnectionError(f"RabbitMQ cannot be reached: no connection within {seconds:g} s") from None
         return self._link
+
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until there is a new link."""
+        until = asyncio.get_running_loop().time() + seconds
+        while True:
+            changed = self._changed
+            try:
+                async with asyncio.timeout_at(until):
+                    await changed.wait()
+            except TimeoutError:
+                return False
+            if self._link is not None and self._link.alive:
+                return True
 
     def _set(self, link: L | None, trouble: str | None) -> None:
         self._link, self._trouble = link, trouble
@@ -119,12 +132,12 @@ class Session(Generic[L]):
             if loop.time() > said + SAY_EVERY or not said:
                 said = loop.time()
                 _log.warning("%s: RabbitMQ cannot be reached, trying on: %s", self._name, self._trouble)
-            await asyncio.sleep(pause(loop.time() - began))
+            if await self._lookout.wait(pause(loop.time() - began)):
+                began = loop.time()
 
     async def _connect_to(self, address: Address) -> L:
-        if address.tls and self._context is None:
-            self._context = await asyncio.to_thread(self._settings.ssl_context)
-        wire = Wire(address, self._settings, self._context if address.tls else None, self._name)
+        context = await self._settings.tls.context(address.shown) if address.tls else None
+        wire = Wire(address, self._settings, context, self._name)
         link: L | None = None
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from mognet.engines.tls import INSECURE, Tls
 from mognet.exceptions import ImproperlyConfigured
 from mognet.redaction import redact_url
 
@@ -20,7 +20,7 @@ _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 LONGEST_NAME = 255
 """Bytes of a queue's name that AMQP can write."""
 
-_TLS = ("cafile", "certfile", "keyfile", "insecure_skip_verify")
+_TLS = ("cafile", "certfile", "keyfile", INSECURE)
 _OPTIONS = ("queue_type", "order", "heartbeat", *_TLS)
 _YES_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -56,18 +56,7 @@ class Settings:
     queue_type: QueueType = "classic"
     exact_order: bool = False
     heartbeat: int = 10
-    tls: Mapping[str, str | bool] | None = None
-
-    def ssl_context(self) -> ssl.SSLContext:
-        """Certificates are checked, unless the URL says loudly that they are not to be."""
-        options = self.tls or {}
-        context = ssl.create_default_context(cafile=cast("str | None", options.get("cafile")))
-        if certfile := options.get("certfile"):
-            context.load_cert_chain(str(certfile), cast("str | None", options.get("keyfile")))
-        if options.get("insecure_skip_verify"):
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+    tls: Tls = field(default_factory=Tls)
 
 
 def read_urls(urls: str | Sequence[str]) -> Settings:
@@ -121,16 +110,13 @@ def _number(options: Mapping[str, str], name: str, default: int, least: int, mos
     return int(text)
 
 
-def _tls(options: Mapping[str, str]) -> Mapping[str, str | bool]:
-    given: dict[str, str | bool] = {name: options[name] for name in _TLS if name in options}
-    if "insecure_skip_verify" in given:
-        answer = _YES_NO.get(str(given["insecure_skip_verify"]).lower())
-        if answer is None:
-            raise ImproperlyConfigured("the broker's insecure_skip_verify is 1 or 0")
-        given["insecure_skip_verify"] = answer
-    if "keyfile" in given and "certfile" not in given:
+def _tls(options: Mapping[str, str]) -> Tls:
+    insecure = _YES_NO.get(options.get(INSECURE, "0").lower())
+    if insecure is None:
+        raise ImproperlyConfigured(f"the broker's {INSECURE} is 1 or 0")
+    if "keyfile" in options and "certfile" not in options:
         raise ImproperlyConfigured("the broker's keyfile needs a certfile")
-    return given
+    return Tls(options.get("cafile"), options.get("certfile"), options.get("keyfile"), insecure=insecure)
 
 
 # --- queues
@@ -156,7 +142,7 @@ def _plain(name: bytes, special: bytes = b"") -> str:
 
 
 def read_version(text: object) -> tuple[int, int]:
-    """``(3, 10)`` from ``3.10.8``; what cannot be read counts as old."""
+    """``(3, 10)`` from ``3.10.8``; ``(0, 0)`` from what cannot be read."""
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
     numbers = [int(part) if part.isdigit() else 0 for part in text.split(".")[:2]]
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
@@ -165,13 +151,13 @@ def read_version(text: object) -> tuple[int, int]:
 def queue_arguments(queue_type: QueueType, version: tuple[int, int]) -> list[dict[str, str | int]]:
     """What a queue is declared with; if there are several, the first that an existing queue agrees with.
 
-    From 4.0 on a quorum queue drops a ticket that was delivered 20 times, unless it is told not to. A queue that an older server made has
-    no such argument, and is taken as it is.
+    The type is always named: a vhost may have another one by default. From 4.0 on a quorum queue drops a ticket that was delivered 20
+    times, unless it is told not to. A queue that an older server made has no such argument, and is taken as it is.
     """
     if queue_type == "classic":
-        return [{"x-max-priority": MAX_PRIORITY}]
+        return [{"x-queue-type": "classic", "x-max-priority": MAX_PRIORITY}]
     plain: dict[str, str | int] = {"x-queue-type": "quorum"}
-    return [{**plain, "x-delivery-limit": -1}, plain] if version >= (4, 0) else [plain]
+    return [plain] if (0, 0) < version < (4, 0) else [{**plain, "x-delivery-limit": -1}, plain]
 
 
 def wire_priority(queue_type: QueueType, version: tuple[int, int], priority: int) -> int | None:

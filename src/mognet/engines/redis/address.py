@@ -12,7 +12,9 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from mognet.engines.knocking import Door
 from mognet.engines.redis.wire import hang_up
+from mognet.engines.tls import INSECURE, Tls
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.redaction import redact_url
 
@@ -36,7 +38,7 @@ def _positive(value: str) -> float:
 
 
 def _verification(value: str) -> str:
-    if value not in ("required", "none"):
+    if value != "required":
         raise ValueError(value)
     return value
 
@@ -49,8 +51,9 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "ssl_ca_certs": (str, "file of the authorities that may have signed the server's certificate"),
     "ssl_certfile": (str, "file of our own certificate"),
     "ssl_keyfile": (str, "file of its key"),
-    "ssl_cert_reqs": (_verification, "none: accept any certificate (anybody in between can read and change everything)"),
     "ssl_check_hostname": (_truth, "0: accept a valid certificate of another host"),
+    "ssl_cert_reqs": (_verification, f"required; to accept any certificate, say {INSECURE}=1"),
+    INSECURE: (_truth, "1: accept any certificate (anybody in between can read and change everything)"),
     "sentinel_username": (str, "user name for the sentinels"),
     "sentinel_password": (str, "password for the sentinels"),
 }
@@ -68,7 +71,7 @@ class Address:
     hosts: tuple[tuple[str, int], ...]
     settings: dict[str, Any] = field(repr=False)
     options: dict[str, Any] = field(repr=False)
-    tls: bool = False
+    tls: Tls | None = None
     path: str | None = None
     service: str = ""
 
@@ -76,6 +79,15 @@ class Address:
     def timeout(self) -> float:
         """Seconds of silence after which a connection is given up."""
         return float(self.options.get("timeout", 5.0))
+
+    def doors(self) -> list[Door]:
+        """Where to knock. Of a service or a cluster only those are known that are asked for the server."""
+        if self.tls:
+            return [Door(host, port) for host, port in self.hosts]
+        question, not_yet = b"PING\r\n", (b"-LOADING", b"-MASTERDOWN")
+        if self.path is not None:
+            return [Door(path=self.path, question=question, not_yet=not_yet)]
+        return [Door(host, port, question=question, not_yet=not_yet) for host, port in self.hosts]
 
     async def connect(self, key: bytes) -> AbstractConnection:
         """A connection to the server that holds the key."""
@@ -85,7 +97,7 @@ class Address:
         for host in self.hosts:
             try:
                 found = host if self.kind == "single" else await self._find(host, key)
-                return await _open(self._connection(found, self.settings), self.timeout)
+                return await _open(await self._connection(found, self.settings), self.timeout)
             except Exception as error:  # the next one may be better
                 last = error
         raise last
@@ -96,7 +108,7 @@ class Address:
         if self.kind == "sentinel":
             names = {"username": "sentinel_username", "password": "sentinel_password"}
             settings = {name: self.options[option] for name, option in names.items() if option in self.options}
-        connection = await _open(self._connection(host, settings), self.timeout)
+        connection = await _open(await self._connection(host, settings), self.timeout)
         try:
             if self.kind == "sentinel":
                 found: Any = await _ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
@@ -111,10 +123,13 @@ class Address:
         finally:
             await hang_up(connection)
 
-    def _connection(self, host: tuple[str, int], settings: dict[str, Any]) -> AbstractConnection:
-        cls = SSLConnection if self.tls else Connection
-        tls = {name: value for name, value in self.options.items() if name.startswith("ssl_")} if self.tls else {}
-        return cls(host=host[0], port=host[1], socket_keepalive=True, **tls, **self._common(settings))
+    async def _connection(self, host: tuple[str, int], settings: dict[str, Any]) -> AbstractConnection:
+        where = {"host": host[0], "port": host[1], "socket_keepalive": True, **self._common(settings)}
+        if self.tls is None:
+            return Connection(**where)
+        connection = SSLConnection(**where)
+        connection.ssl_context.context = await self.tls.context(self.shown)  # redis-py's own trusts the system's authorities as well
+        return connection
 
     def _common(self, settings: dict[str, Any]) -> dict[str, Any]:
         # No retries and no timeouts of redis-py's own: both would act on a command whose answer is still under way.
@@ -159,7 +174,7 @@ def _parse(url: str, shown: str) -> Address:
     if at:
         name, _, password = user.partition(":")
         settings = {key: unquote(value) for key, value in (("username", name), ("password", password)) if value}
-    tls = scheme in ("rediss", "valkeys")
+    tls = _tls(options) if scheme in ("rediss", "valkeys") else None
     if scheme == "unix":
         if not parts.path.strip("/"):
             raise ImproperlyConfigured(f"{shown!r} names no socket: unix:///run/redis/redis.sock?db=0 does")
@@ -179,6 +194,11 @@ def _parse(url: str, shown: str) -> Address:
     if len(places) > 1 and not kind:
         raise ImproperlyConfigured(f"{shown!r} names several servers: redis+sentinel:// or redis+cluster:// says how they belong together")
     return Address(shown, kind or "single", places, {**settings, "db": db}, options, tls, service=service)
+
+
+def _tls(options: dict[str, Any]) -> Tls:
+    cafile, certfile, keyfile = (options.get(name) for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"))
+    return Tls(cafile, certfile, keyfile, options.get("ssl_check_hostname", True), options.get(INSECURE, False))
 
 
 def _host(text: str, port: int) -> tuple[str, int]:

@@ -10,10 +10,11 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
-from mognet.engines.findings import Finding, Schema, client_version, clock, error, ok, server_version, warning
+from mognet.engines.findings import Finding, Schema, client_version, clock, encryption, error, ok, server_version, warning
 from mognet.engines.redis import address, keys
 from mognet.engines.redis.session import explain
 from mognet.engines.redis.wire import hang_up
+from mognet.engines.tls import INSECURE
 from mognet.exceptions import ConnectionError
 
 TESTED = (7, 0)
@@ -48,7 +49,14 @@ class RedisCheckup:
             found = [client_version("redis", "redis", CLIENT_TESTED), _server(info), await clock(theirs)]
             settings = {name: await _setting(connection, name) for name in ("appendfsync", "save")}
             allowed = bool(self._address.options.get("allow_eviction"))
+            found.append(self._encryption())
             return [*found, *_role(info), _eviction(info, allowed), *_memory(info), *_persistence(info, settings), *_clients(info)]
+
+    def _encryption(self) -> Finding:
+        hosts, tls = [host for host, _ in self._address.hosts], self._address.tls
+        checked = tls is not None and tls.check_hostname and not tls.insecure
+        check = f"leave {INSECURE} and ssl_check_hostname=0 out of the URL, and name the authority: ?ssl_ca_certs="
+        return encryption(hosts, tls=tls is not None, checked=checked, switch_on="rediss:// (tls-port in redis.conf)", check=check)
 
     async def schema(self) -> Schema | None:
         return None
@@ -57,7 +65,7 @@ class RedisCheckup:
         async with self._connected() as connection:
             return int((await _info(connection)).get("used_memory", 0)) or None
 
-    async def migrate(self) -> None:
+    async def migrate(self, version: int | None = None) -> None:
         pass
 
     @asynccontextmanager

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from mognet.codec import pack_done
 from mognet.engine import DONE
+from mognet.engines.knocking import Doors
 from mognet.engines.mailbox import Exchange
 from mognet.engines.redis import address, keys
 from mognet.engines.redis.indexing import Paths
@@ -68,6 +69,8 @@ class RedisEngine(Reports):
         self.app = app
         self.address: address.Address = address.parse(url)
         super().__init__(keys.prefix(app))
+        self._doors = Doors(self.address.doors())
+        self._lookout = self._doors.lookout()
         self._pid = os.getpid()
         self._session: Session | None = None
         self._owned: set[asyncio.Task[Any]] = set()
@@ -82,7 +85,7 @@ class RedisEngine(Reports):
         self._exchange = Exchange()
         self._waiters = Waiters(name)
         self._bell, self._done = keys.bell(self._start, name), keys.done(self._start)
-        session = Session(self.address, self._start, self._hear, self._waiters.ring_all)
+        session = Session(self.address, self._doors, self._start, self._hear, self._waiters.ring_all)
         await session.open(self._bell)
         self._session = session
         return self
@@ -99,6 +102,10 @@ class RedisEngine(Reports):
             self._session = None
             self._waiters.ring_all()
             await session.close()
+
+    async def until_back(self, seconds: float) -> bool:
+        """Wait so long, or until the server is back (:func:`mognet.engine.until_back`)."""
+        return await self._lookout.wait(seconds)
 
     @property
     def _open(self) -> Session:

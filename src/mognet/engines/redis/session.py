@@ -13,6 +13,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from mognet.backoff import Backoff
+from mognet.engines.knocking import Doors
 from mognet.engines.redis.address import Address
 from mognet.engines.redis.keys import Prefix
 from mognet.engines.redis.scripts import Arg, Script
@@ -33,8 +34,11 @@ OLDEST = (6, 2)
 class Session:
     """Commands, scripts and subscriptions of one engine object."""
 
-    def __init__(self, address: Address, start: Prefix, hear: Callable[[bytes, bytes], None], came_back: Callable[[], None]) -> None:
+    def __init__(
+        self, address: Address, doors: Doors, start: Prefix, hear: Callable[[bytes, bytes], None], came_back: Callable[[], None]
+    ) -> None:
         self.address = address
+        self._lookout = doors.lookout()
         self._start = start
         self._hear = hear
         self._came_back = came_back
@@ -96,7 +100,8 @@ class Session:
                 failures = 0 if loop.time() - since > SOUND else failures
             await self._hang_up()
             failures += 1
-            await asyncio.sleep(_AGAIN.delay(failures))
+            if await self._lookout.wait(_AGAIN.delay(failures)):
+                failures = 0
             try:
                 await self._connect()
                 since = loop.time()
@@ -213,6 +218,8 @@ _MEANINGS = {
     "OOM": "has used up its memory: raise maxmemory, or let results expire sooner",
     "MOVED": "is a node of a cluster that serves other keys: use a redis+cluster:// URL",
     "CLUSTERDOWN": "is a node of a cluster that does not serve all keys at present",
+    "ASK": "is a node of a cluster that is just handing the app's keys to another one",
+    "TRYAGAIN": "is a node of a cluster that is just taking over the app's keys",
 }
 
 
@@ -223,7 +230,7 @@ def explain(error: Exception, address: Address) -> MognetError:
         return error
     if isinstance(error, AuthenticationError) or says(error, "NOAUTH", "WRONGPASS"):
         return ImproperlyConfigured(f"{where} refuses the user name or the password: the URL has to hold them, redis://user:password@host")
-    if isinstance(error, NoPermissionError) or says(error, "NOPERM") or "user executing the script" in str(error):
+    if isinstance(error, NoPermissionError) or says(error, "NOPERM") or "can't run this command" in str(error):  # the last, in a script
         return ImproperlyConfigured(
             f"{where} does not let this user do what mognet needs ({error}): "
             "ACL SETUSER name ~mognet:* &mognet:* +@all -@admin -@dangerous +info (see the page on the Redis engine)"

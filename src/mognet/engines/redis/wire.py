@@ -212,7 +212,8 @@ class Ear(Wire):
 def says(error: Exception, *codes: str) -> bool:
     """Whether a server's error is of this kind. Redis before 7 wraps the errors inside of scripts into others."""
     kinds = {"READONLY": "ReadOnlyError", "LOADING": "BusyLoadingError", "MASTERDOWN": "MasterDownError", "OOM": "OutOfMemoryError"}
-    kinds |= {"MOVED": "MovedError", "NOPERM": "NoPermissionError", "CLUSTERDOWN": "ClusterDownError", "NOSCRIPT": "NoScriptError"}
+    kinds |= {"MOVED": "MovedError", "ASK": "AskError", "TRYAGAIN": "TryAgainError", "CLUSTERDOWN": "ClusterDownError"}
+    kinds |= {"NOPERM": "NoPermissionError", "NOSCRIPT": "NoScriptError"}
     return any(type(error).__name__ == kinds.get(code) or f"{code} " in str(error) for code in codes)
 
 

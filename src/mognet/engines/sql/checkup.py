@@ -13,8 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 from mognet.engines.findings import Finding, Schema, error, ok, warning
-from mognet.engines.sql.connection import APPLICATION_ID, explained, open_file, parse_url, patiently
-from mognet.engines.sql.schema import newest
+from mognet.engines.migrations import newest
+from mognet.engines.sql.connection import APPLICATION_ID, PACKAGE, explained, open_file, parse_url, patiently
 from mognet.exceptions import ImproperlyConfigured
 from mognet.redaction import redact_url
 
@@ -49,13 +49,13 @@ class SQLiteCheckup:
         files = [self._path, self._path.with_name(f"{self._path.name}-wal")]
         return sum(file.stat().st_size for file in files if file.exists())
 
-    async def migrate(self) -> None:
-        await asyncio.to_thread(lambda: open_file(self._path, self._location.synchronous).close())
+    async def migrate(self, version: int | None = None) -> None:
+        await asyncio.to_thread(lambda: open_file(self._path, self._location.synchronous, version).close())
 
 
 def _schema(path: Path) -> Schema:
     """Read without making, changing or recovering anything but what any reader would."""
-    known = newest()
+    known = newest(PACKAGE)
     if not path.exists():
         return Schema(0, known)
     with explained(path), closing(_read_only(path)) as connection:

@@ -16,13 +16,15 @@ from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mognet.codec import has_metadata, labels
-from mognet.engines.sql import schema
+from mognet.engines.migrations import Step, steps
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.records import Wanted
 
 T = TypeVar("T")
 
 Synchronous = Literal["full", "normal"]
+
+PACKAGE = "mognet.engines.sql"
 
 APPLICATION_ID = 0x6D6F676E
 """What our files carry in their header: "mogn"."""
@@ -174,8 +176,8 @@ def patiently(attempt: Callable[[], T], patience: float = PATIENCE) -> T:
         pause = min(pause * 1.5, 0.005)
 
 
-def open_file(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
-    """A connection to our file, which is made or brought up to date first if need be."""
+def open_file(path: Path, synchronous: Synchronous, version: int | None = None) -> sqlite3.Connection:
+    """A connection to our file, which is made or brought up to date first if need be; or to another version of its schema."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise ImproperlyConfigured(f"SQLite {sqlite3.sqlite_version} is too old: mognet needs {'.'.join(map(str, OLDEST_SQLITE))} or newer")
     with _creating:
@@ -184,7 +186,7 @@ def open_file(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     try:
         with explained(path):
             _check_owner(connection, path)
-            _migrate(connection, path)
+            _migrate(connection, path, version)
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
     except BaseException:
@@ -240,26 +242,21 @@ def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
         raise ImproperlyConfigured(f"{path} is the database of another program: name another file")
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    newest = schema.newest()
+def _migrate(connection: sqlite3.Connection, path: Path, wanted: int | None) -> None:
+    def needed() -> list[Step]:
+        return steps(PACKAGE, str(path), int(connection.execute("PRAGMA user_version").fetchone()[0]), wanted)
 
-    def version() -> int:
-        number = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if number > newest:
-            raise ImproperlyConfigured(
-                f"{path} was written by a newer mognet (schema {number}, this one knows {newest}): upgrade mognet, or name another file"
-            )
-        return number
+    def begin() -> None:
+        connection.execute("BEGIN IMMEDIATE")
 
-    if patiently(version) != newest:
-        change_schema(connection, lambda: schema.bring(connection, version(), newest))
-
-
-def change_schema(connection: sqlite3.Connection, change: Callable[[], None]) -> None:
-    """Change the schema in a transaction of its own, while nobody else writes."""
-    patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+    if not patiently(needed):
+        return
+    patiently(begin)
     try:
-        change()
+        for step in needed():
+            for statement in step.script.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {step.version}")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("COMMIT")
     except BaseException:

@@ -66,12 +66,23 @@ class Room:
 
     def __init__(self, path: Path, own: str) -> None:
         self.path, self._own = path, own
+        self._path = str(path)
         self.mouths: dict[str, Mouth] = {}
         self._changed = -1
         self._names: list[str] = []
 
     def listeners(self) -> list[str]:
         """The sockets of others."""
+        if self._changed == -1 and not os.access(self._path, os.F_OK):  # quicker than the error it would be
+            self._names = []
+        else:
+            self._look()
+        if len(self.mouths) > len(self._names):
+            for name in self.mouths.keys() - set(self._names):
+                self.forget(name)
+        return self._names
+
+    def _look(self) -> None:
         try:
             changed = os.stat(self.path).st_mtime_ns
             if changed != self._changed:
@@ -81,10 +92,6 @@ class Room:
                 self._changed = changed if looked - changed > SETTLED else -1
         except OSError:
             self._names, self._changed = [], -1
-        if len(self.mouths) > len(self._names):
-            for name in self.mouths.keys() - set(self._names):
-                self.forget(name)
-        return self._names
 
     def send(self, datagrams: Sequence[bytes], *, keep: bool) -> bool:
         """Send to all listeners; answer whether something was kept for later."""

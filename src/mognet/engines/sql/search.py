@@ -64,11 +64,11 @@ Ways = list[tuple[str, Condition]]
 """Tables, by which index, and ranges of them."""
 
 _UNDER = """
-WITH RECURSIVE tree(seq, id) AS (
-    SELECT seq, id FROM job WHERE app = ? AND id = ? AND (expires IS NULL OR expires > ?)
+WITH RECURSIVE tree(id) AS (
+    SELECT ?
     UNION
-    SELECT job.seq, job.id FROM tree CROSS JOIN job ON job.app = ? AND job.parent = tree.id WHERE job.expires IS NULL OR job.expires > ?)
-SELECT seq FROM tree"""
+    SELECT job.id FROM tree CROSS JOIN job ON job.app = ? AND job.parent = tree.id WHERE job.expires IS NULL OR job.expires > ?)
+SELECT job.seq FROM tree CROSS JOIN job ON job.app = ? AND job.id = tree.id"""
 
 _HELD = frozenset({ResultState.RUNNING, ResultState.SUSPENDED})
 
@@ -188,7 +188,7 @@ def _conditions(session: Session, query: Query) -> dict[str, tuple[Condition, Wa
         ways = [("job INDEXED BY job_root", Condition("root = ?", (root,))), ("job INDEXED BY job_id", own)]
         found["root"] = Condition("(root = ? OR (root IS NULL AND id = ?))", (root, root)), ways
     if query.under is not None:
-        below = Condition(f"job.seq IN ({_UNDER})", (session.app, query.under.bytes, session.now, session.app, session.now))
+        below = Condition(f"job.seq IN ({_UNDER})", (query.under.bytes, session.app, session.now, session.app))
         found["under"] = below, [("job", below)]
     found |= _labelled(session, query.metadata)
     if query.states:

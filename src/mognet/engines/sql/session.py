@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
-from uuid import UUID, SafeUUID
+from uuid import UUID
 
 from mognet.engines.sql import statements as sql
+from mognet.ids import make_id
 from mognet.records import Claim, Record, Token
 from mognet.states import ResultState
 
@@ -59,9 +60,10 @@ class Session:
     """Cursors whose rows are fetched after the commit."""
     claimed: dict[str, Record] = field(default_factory=dict)
     """The records of jobs that were claimed here, by holder, so that their end need not read them again."""
-    _paths: dict[str, int] = field(default_factory=dict)
+    known_paths: dict[str, int] = field(default_factory=dict)
+    """The paths that were indexed when this was last read; that they still are, ``paths_version`` says."""
+    paths_version: int = 0
     _whole: frozenset[str] = frozenset()
-    _paths_version: int = -1
 
     def run(self, statement: str, *parameters: object) -> int:
         """Execute; answer how many rows changed."""
@@ -116,12 +118,12 @@ class Session:
     def paths(self) -> dict[str, int]:
         """The paths in metadata that are indexed, with their numbers."""
         row = self.one(sql.FLAGS, self.app)
-        if row is not None and row[0] != self._paths_version:
+        if row is not None and row[0] != self.paths_version:
             paths = self.all(sql.PATHS, self.app)
-            self._paths = {name: number for name, number, _ in paths}
+            self.known_paths = {name: number for name, number, _ in paths}
             self._whole = frozenset(name for name, _, whole in paths if whole)
-            self._paths_version = row[0]
-        return self._paths
+            self.paths_version = row[0]
+        return self.known_paths
 
     def whole(self) -> frozenset[str]:
         """Those of them that are indexed for all jobs."""
@@ -198,15 +200,9 @@ def make_record(columns: Sequence[Any]) -> Record:
     return Record._make(fields)
 
 
-_set_int, _set_safe, _UNKNOWN = vars(UUID)["int"].__set__, vars(UUID)["is_safe"].__set__, SafeUUID.unknown
-
-
 def make_uuid(data: bytes) -> UUID:
-    """``UUID(bytes=data)`` of 16 bytes that are one, in a quarter of the time: by its slots, past the checks of its arguments."""
-    id = UUID.__new__(UUID)
-    _set_int(id, int.from_bytes(data, "big"))
-    _set_safe(id, _UNKNOWN)
-    return id
+    """``UUID(bytes=data)`` of 16 bytes that are one."""
+    return make_id(int.from_bytes(data, "big"))
 
 
 def expired(expires: float | None, now: float) -> bool:

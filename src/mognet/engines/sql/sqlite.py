@@ -8,12 +8,13 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from mognet.engine import GroupBy
-from mognet.engines.sql import changes, joining, labels, line, logbook, records, search, submitting, upkeep
+from mognet.engines.sql import changes, joining, labels, line, logbook, records, search, single, submitting, upkeep
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.connection import Synchronous, check_synchronous, explained, open_again, open_file, parse_url, patiently
 from mognet.engines.sql.desks import Reader
@@ -156,6 +157,18 @@ class SQLiteEngine:
 
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
         return await self._write(submitting.submit(jobs, enqueue), rows=_weight(jobs, (len(job.body) + len(job.metadata) for job in jobs)))
+
+    def submit_here(self, job: Job) -> bool:
+        """Submit a job before this returns, by the calling thread, which is the event loop's.
+
+        False: nothing was done, since the job is known, or not a plain one, or it would have to wait; :meth:`submit` does it.
+        """
+        self._check_process()
+        writer, ears = self._writer, self._signals
+        if writer is None or ears is None or not single.is_plain(job) or not writer.at_once(partial(single.add, job=job)):
+            return False
+        ears.ring((job.queue,))
+        return True
 
     async def submit_on(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:
         """Submit inside the transaction of a sqlite3 connection to the same file: it commits, or they never were.

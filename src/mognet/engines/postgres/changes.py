@@ -1,0 +1,228 @@
+"""What has changed: notes of it in the rows of jobs, and how they are read so that none is missed.
+
+A note is the number of the transaction that changed the job last. Transactions become visible in another order than that of their
+numbers, so whoever reads keeps what was visible (a snapshot), and is told later of what is visible then and was not before. What does
+not fit into one answer is told by and by as of one snapshot, in the order of the numbers; what changes meanwhile comes with the next.
+"""
+
+# ruff: noqa: S608 - the texts are put together from constants only
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple, Self
+
+from psycopg.errors import LockNotAvailable
+
+from mognet.codec import has_metadata
+from mognet.engine import KEEP_NOTES
+from mognet.engines.postgres.connecting import Connection
+from mognet.engines.postgres.labels import while_nobody_writes
+from mognet.engines.postgres.rows import WIDTH, make_record
+from mognet.engines.postgres.search import conditions
+from mognet.engines.postgres.statements import NOW, RECORD
+from mognet.engines.postgres.tables import Tables
+from mognet.records import Changed, Changes, Query
+
+RENEW_EVERY = 3600.0
+"""Seconds after which the time until when notes are taken is prolonged, if somebody asks."""
+
+MARGIN = 60.0
+"""Seconds before the end of that time from when on it counts as over: others' clocks stop with their statements."""
+
+OPEN = 48
+"""Open transactions that a place names one by one, so that it does not become long; what comes behind them may be told twice."""
+
+_LAST_SEQ = 2**63 - 1
+
+_STATUS = f"""
+SELECT {NOW} AS now, noted_until - {NOW} AS lasts, epoch, pg_current_snapshot()::text AS snapshot,
+    noted_from >= pg_snapshot_xmax(pg_current_snapshot()) AS foreign_notes
+FROM mognet.app WHERE app = %(app)s"""
+
+# A new epoch: notes were not taken before it, or by another server, whose transactions had numbers that are yet to come here.
+_BEGIN = f"""
+UPDATE mognet.app SET epoch = epoch + 1, noted_until = {NOW} + %(seconds)s::float8, noted_from = pg_current_xact_id()
+WHERE app = %(app)s AND (noted_until <= {NOW} + %(margin)s::float8 OR noted_from >= pg_snapshot_xmax(pg_current_snapshot()))"""
+
+# A caller's transaction may hold the row for long; then the next one who asks prolongs it.
+_RENEW = f"""
+UPDATE mognet.app SET noted_until = {NOW} + %(seconds)s::float8, noted_from = pg_current_xact_id()
+WHERE app = (SELECT app FROM mognet.app WHERE app = %(app)s FOR NO KEY UPDATE SKIP LOCKED)"""
+
+# At most so many jobs in the order of their changes: first of those transactions that were under way at the last snapshot, then of those
+# that came after it. Of them those that match, and where the last of all stands.
+_READ = f"""
+WITH status AS MATERIALIZED ({_STATUS}),
+found AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT job.* FROM unnest(%(open)s::text[]) AS each(number) CROSS JOIN LATERAL (
+            SELECT * FROM mognet.job WHERE app = %(app)s AND changed = each.number::xid8
+                AND (changed, seq) > (%(place_changed)s::text::xid8, %(place_seq)s::int8)
+            ORDER BY seq LIMIT %(limit)s::int8) AS job
+        UNION ALL (
+            SELECT * FROM mognet.job WHERE app = %(app)s AND (changed, seq) > (%(last_changed)s::text::xid8, %(last_seq)s::int8)
+                AND changed < coalesce(%(ceiling)s::text::xid8, pg_snapshot_xmax(pg_current_snapshot()))
+                AND changed <> ALL(%(hidden)s::text[]::xid8[])
+            ORDER BY changed, seq LIMIT %(limit)s::int8)) AS job
+    ORDER BY changed, seq LIMIT %(limit)s::int8)
+SELECT now, lasts, epoch, snapshot, foreign_notes, (SELECT count(*) FROM found), last.changed::text, last.seq, told.*
+FROM status LEFT JOIN (SELECT changed, seq FROM found ORDER BY changed DESC, seq DESC LIMIT 1) AS last ON true
+LEFT JOIN (
+    SELECT changed::text, {RECORD} FROM found AS job
+    CROSS JOIN LATERAL (SELECT label, metadata, progress FROM mognet.content WHERE content.seq = job.seq OFFSET 0) AS content
+    WHERE {{where}}) AS told ON true"""
+
+# From a job upwards, as far as records lead.
+_UNDER = f""" AND EXISTS (
+    WITH RECURSIVE above(id) AS (
+        SELECT job.id
+        UNION
+        SELECT link.parent FROM above CROSS JOIN LATERAL (
+            SELECT parent FROM mognet.job WHERE app = %(app)s AND id = above.id AND parent IS NOT NULL
+                AND (expires IS NULL OR expires > {NOW}) OFFSET 0) AS link)
+    SELECT FROM above WHERE above.id = %(under)s)"""
+
+_OTHERS = "(?:,[0-9]{1,18}){0,200}"
+_PLACE = re.compile(f"([0-9]{{1,18}})/([0-9]{{1,18}}{_OTHERS})(?:/([0-9]{{1,18}}{_OTHERS})/([0-9]{{1,18}})/([0-9]{{1,18}}))?")
+
+
+class Snapshot(NamedTuple):
+    """Which transactions were over."""
+
+    end: int
+    """The first that had not begun."""
+    open: tuple[int, ...] = ()
+    """Earlier ones that were under way."""
+
+    @classmethod
+    def taken(cls, text: str) -> Self:
+        """As the server writes it; shortened so that it shows no more than it did."""
+        _, end, others = text.split(":")
+        numbers = sorted(int(number) for number in others.split(",") if number)
+        return cls(int(end), tuple(numbers)) if len(numbers) <= OPEN else cls(numbers[OPEN], tuple(numbers[:OPEN]))
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """What ``str`` wrote."""
+        end, *others = map(int, text.split(","))
+        return cls(end, tuple(others))
+
+    def __str__(self) -> str:
+        return ",".join(map(str, (self.end, *self.open)))
+
+    def shows(self, transaction: int) -> bool:
+        """Whether what it did is visible."""
+        return transaction < self.end and transaction not in self.open
+
+
+class Place(NamedTuple):
+    """How far somebody has read."""
+
+    epoch: int
+    told: Snapshot
+    """Everything that this shows."""
+    telling: Snapshot | None = None
+    """And of what this shows besides, all up to here:"""
+    changed: int = 0
+    seq: int = 0
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """What ``str`` wrote. Raises ValueError if it is none."""
+        match = _PLACE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"since={text!r} is no place in the order of changes")
+        epoch, told, telling, changed, seq = match.groups()
+        if telling is None:
+            return cls(int(epoch), Snapshot.read(told))
+        return cls(int(epoch), Snapshot.read(told), Snapshot.read(telling), int(changed), int(seq))
+
+    def __str__(self) -> str:
+        text = f"{self.epoch}/{self.told}"
+        return text if self.telling is None else f"{text}/{self.telling}/{self.changed}/{self.seq}"
+
+
+class _Status(NamedTuple):
+    now: float
+    lasts: float
+    epoch: int
+    snapshot: str
+    foreign_notes: bool
+
+    @property
+    def noted(self) -> bool:
+        return self.lasts > MARGIN and not self.foreign_notes
+
+
+async def read(tables: Tables, connection: Connection, since: str | None, query: Query, limit: int) -> Changes:
+    """Which jobs have changed since then."""
+    if since is None:
+        [row] = await tables.all(connection, _STATUS)
+        return await _from_now_on(tables, connection, _Status(*row))
+    place = Place.read(since)
+    statement, values = _statement(place, query)
+    rows = await tables.all(connection, statement, **values, limit=max(1, limit))
+    status = _Status(*rows[0][:5])
+    now = Snapshot.taken(status.snapshot)
+    if not status.noted or status.epoch != place.epoch or place.told.end > int(status.snapshot.split(":")[1]):
+        return (await _from_now_on(tables, connection, status))._replace(lost=True)
+    await _prolong(tables, connection, status)
+    telling = place.telling or now
+    number, last_changed, last_seq = rows[0][5:8]
+    found = [(int(row[8]), make_record(row[9 : 9 + WIDTH])) for row in rows if row[8] is not None]
+    told = [
+        Changed(str(Place(place.epoch, place.told, telling, changed, record.place)), record)
+        for changed, record in sorted(found, key=lambda each: (each[0], each[1].place))
+        if telling.shows(changed) and (not query.metadata or has_metadata(record.metadata, query.metadata))
+    ]
+    if number == limit and telling.shows(int(last_changed)):
+        at, more = Place(place.epoch, place.told, telling, int(last_changed), last_seq), True
+    else:
+        at, more = Place(place.epoch, telling), place.telling is not None
+    return Changes(told, str(at), status.now, more)
+
+
+def _statement(place: Place, query: Query) -> tuple[str, dict[str, Any]]:
+    where, values = conditions(query._replace(under=None, metadata=(), after=None))
+    if query.under is not None:
+        where += _UNDER
+        values["under"] = query.under
+    hidden = place.telling.open if place.telling is not None else ()
+    # What is behind the place, and not older than the snapshot's end: one bound for both.
+    last = max((place.told.end - 1, _LAST_SEQ), (place.changed, place.seq))
+    return _READ.format(where=where), values | {
+        "open": [str(number) for number in place.told.open if number not in hidden and number >= place.changed],
+        "place_changed": str(place.changed),
+        "place_seq": place.seq,
+        "last_changed": str(last[0]),
+        "last_seq": last[1],
+        "ceiling": None if place.telling is None else str(place.telling.end),
+        "hidden": [str(number) for number in hidden],
+    }
+
+
+async def _from_now_on(tables: Tables, connection: Connection, status: _Status) -> Changes:
+    lost = False
+    if status.noted:
+        await _prolong(tables, connection, status)
+    else:
+        lost = not await _begin(tables, connection)
+        [row] = await tables.all(connection, _STATUS)
+        status = _Status(*row)
+    return Changes([], str(Place(status.epoch, Snapshot.taken(status.snapshot))), status.now, lost=lost)
+
+
+async def _prolong(tables: Tables, connection: Connection, status: _Status) -> None:
+    if status.lasts < KEEP_NOTES:
+        await tables.run(connection, _RENEW, seconds=KEEP_NOTES + RENEW_EVERY)
+
+
+async def _begin(tables: Tables, connection: Connection) -> bool:
+    """Let notes be taken from now on; whether nobody writes any more who does not know of it."""
+    values = {"seconds": KEEP_NOTES + RENEW_EVERY, "margin": MARGIN}
+    try:
+        await while_nobody_writes(tables, connection, lambda: tables.run(connection, _BEGIN, **values))
+    except LockNotAvailable:  # a caller's transaction, into which jobs were submitted, lasts and lasts
+        await tables.run(connection, _BEGIN, **values)
+        return False
+    return True

@@ -1,0 +1,183 @@
+"""Keeping with each job what it logs, as far as its worker is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+from mognet.engine import Engine
+from mognet.entries import PRINT, pack, pack_record
+from mognet.exceptions import MognetError
+from mognet.records import Token
+
+FLUSH_EVERY = 0.5
+"""Seconds between two writes of what running jobs have logged."""
+
+PATIENCE = 5.0
+"""Seconds that the last lines of a job may take to be written, before its end is stored without them."""
+
+_log = logging.getLogger(__name__)
+
+_book: ContextVar[Book | None] = ContextVar("mognet_log_book", default=None)
+
+
+class Book:
+    """The lines of one attempt that are yet to be written. Safe to use from any thread."""
+
+    def __init__(self, token: Token, keep: int, *, prints: bool) -> None:
+        self.token = token
+        self.prints = prints
+        self._lines: deque[bytes] = deque(maxlen=keep)
+        self._printed = ""
+        self._lock = threading.Lock()
+
+    def add(self, line: bytes) -> None:
+        """One more line; of more than are kept, the oldest goes."""
+        self._lines.append(line)
+
+    def print(self, text: str) -> None:
+        """Something was printed, not necessarily a whole line."""
+        with self._lock:
+            *lines, self._printed = (self._printed + text).split("\n")
+            if len(self._printed) > FULL_LINE:
+                lines.append(self._printed)
+                self._printed = ""
+        for line in lines:
+            self.add(pack(time.time(), PRINT, "stdout", line))
+
+    def take(self, *, all: bool = False) -> list[bytes]:
+        """Take the lines out; ``all``: with the last one, though nothing has ended it."""
+        if all and self._printed:
+            self.print("\n")
+        lines: list[bytes] = []
+        with suppress(IndexError):
+            while True:
+                lines.append(self._lines.popleft())
+        return lines
+
+    def put_back(self, lines: Iterable[bytes]) -> None:
+        """These could not be written; newer ones stay if there is no room for all."""
+        newer = self.take()
+        self._lines.extend([*lines, *newer])
+
+
+FULL_LINE = 10_000
+"""Characters without an end of line after which one is made."""
+
+
+class JobLogs:
+    """Writes the last ``keep`` log records (and, if told, printed lines) of each job into its record's log."""
+
+    def __init__(self, engine: Engine, *, keep: int, prints: bool) -> None:
+        self._engine = engine
+        self._keep = keep
+        self._prints = prints
+        self._books: set[Book] = set()
+
+    def open(self, token: Token) -> None:
+        """From here on, what this asyncio task logs, and what it starts, is kept for this attempt."""
+        if self._keep:
+            book = Book(token, self._keep, prints=self._prints)
+            self._books.add(book)
+            _book.set(book)
+
+    async def close(self) -> None:
+        """Write the last lines of the attempt that this asyncio task runs. An engine that cannot be reached holds nothing up for long."""
+        book = _book.get()
+        if book is None:
+            return
+        _book.set(None)
+        self._books.discard(book)
+        if lines := book.take(all=True):
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._engine.log(book.token, lines, keep=self._keep)
+            except (MognetError, TimeoutError) as error:
+                _log.warning("the last %d log lines of job %s are lost: %s", len(lines), book.token.id, error)
+
+    async def run(self) -> None:
+        """Write now and then, until cancelled."""
+        if not self._keep:
+            return
+        with _Listening(prints=self._prints):
+            while True:
+                await asyncio.sleep(FLUSH_EVERY)
+                await asyncio.gather(*(self._flush(book) for book in list(self._books)))
+
+    async def _flush(self, book: Book) -> None:
+        lines = book.take()
+        if not lines:
+            return
+        try:
+            await self._engine.log(book.token, lines, keep=self._keep)
+        except MognetError as error:
+            book.put_back(lines)
+            _log.debug("log lines cannot be written yet: %s", error)
+
+
+class _Handler(logging.Handler):
+    """Hands records made inside a task to its book. The library's own are about jobs, not of them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        book = _book.get()
+        if book is not None and record.name != "mognet" and not record.name.startswith("mognet."):
+            book.add(pack_record(record))
+
+
+class _Printed:
+    """A standard output that also hands what is printed inside a task to its book."""
+
+    def __init__(self, below: TextIO) -> None:
+        self._below = below
+
+    def write(self, text: str) -> int:
+        book = _book.get()
+        if book is not None and book.prints:
+            book.print(text)
+        return self._below.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._below, name)
+
+
+class _Listening:
+    """Inside the context, records and printed lines reach the books: once, however many workers there are in this process."""
+
+    _handler = _Handler()
+    _listeners = 0
+    _printing = 0
+    _stdout: _Printed | None = None
+
+    def __init__(self, *, prints: bool) -> None:
+        self._prints = prints
+
+    def __enter__(self) -> None:
+        cls = _Listening
+        cls._listeners += 1
+        if cls._listeners == 1:
+            logging.getLogger().addHandler(cls._handler)
+        if self._prints:
+            cls._printing += 1
+            if cls._printing == 1:
+                cls._stdout = _Printed(sys.stdout)
+                sys.stdout = cls._stdout
+
+    def __exit__(self, *_: object) -> None:
+        cls = _Listening
+        cls._listeners -= 1
+        if cls._listeners == 0:
+            logging.getLogger().removeHandler(cls._handler)
+        if self._prints:
+            cls._printing -= 1
+            if cls._printing == 0 and cls._stdout is not None:
+                if sys.stdout is cls._stdout:  # else somebody has put theirs over it, and may put ours back
+                    sys.stdout = cls._stdout._below
+                cls._stdout = None

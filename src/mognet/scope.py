@@ -1,0 +1,70 @@
+"""What every request submitted in some place gets: metadata, and the trace that it belongs to.
+
+Kept in context variables: it follows the code into the asyncio tasks and threads that it starts, and no further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+_labels: ContextVar[Mapping[str, Any]] = ContextVar("mognet_metadata", default=_NOTHING)
+_trace: ContextVar[Mapping[str, str]] = ContextVar("mognet_trace", default=_NOTHING)
+_job: ContextVar[Mapping[str, Any]] = ContextVar("mognet_job_metadata", default=_NOTHING)
+
+
+@contextmanager
+def metadata(labels: Mapping[str, Any] | None = None, /, **more: Any) -> Iterator[None]:
+    """Inside the context, every request that is submitted gets these keys, unless it has them itself.
+
+    ::
+
+        with mognet.metadata(tenant_id="acme"):
+            await app.submit(report)
+
+    Contexts may stand in each other; the inner one goes before the outer one, and both before what a child inherits from its parent
+    (``AppConfig.inherited_metadata``). A mapping takes keys that are no names. What cannot be stored is refused when it is submitted, by
+    :class:`mognet.exceptions.InvalidMetadata`. A task that runs begins without any.
+    """
+    token = _labels.set({**_labels.get(), **(labels or {}), **more})
+    try:
+        yield
+    finally:
+        _labels.reset(token)
+
+
+@contextmanager
+def trace(fields: Mapping[str, str]) -> Iterator[None]:
+    """Inside the context, every request that is submitted carries this trace context (``traceparent``, ``tracestate``)."""
+    token = _trace.set(dict(fields))
+    try:
+        yield
+    finally:
+        _trace.reset(token)
+
+
+def scope_metadata() -> Mapping[str, Any]:
+    """The metadata that a request submitted here gets."""
+    return _labels.get()
+
+
+def scope_trace() -> Mapping[str, str]:
+    """The trace context that a request submitted here carries; in a task, that of its job."""
+    return _trace.get()
+
+
+def job_metadata() -> Mapping[str, Any]:
+    """In a task, the metadata of its job that children inherit; elsewhere nothing."""
+    return _job.get()
+
+
+def enter_job(labels: Mapping[str, Any], trace: Mapping[str, str]) -> None:
+    """From here on, this asyncio task runs a job with this metadata to be inherited and this trace; whoever started it is forgotten."""
+    _labels.set(_NOTHING)
+    _job.set(labels)
+    _trace.set(trace)

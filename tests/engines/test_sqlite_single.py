@@ -1,0 +1,301 @@
+"""Single jobs that are stored before the call returns: when, and that it is the same as the usual way."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from mognet import App
+from mognet.engines.sql import pace, writer
+from mognet.engines.sql.session import INLINE
+from mognet.engines.sql.signals import Waiter
+from mognet.engines.sql.sqlite import SQLiteEngine
+from mognet.exceptions import CouldNotSubmit
+from mognet.outcomes import Change
+from mognet.records import Job, Query, Record
+from mognet.states import ResultState
+
+
+def make_job(**fields: object) -> Job:
+    return Job(uuid4(), "work", "q", b"{}")._replace(**fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No disk is too slow for these tests, and none has to be looked for."""
+    monkeypatch.setattr(pace, "QUICK", 10.0)
+    monkeypatch.setattr(pace, "SLOW", 10.0)
+    monkeypatch.setattr(pace, "VERY_SLOW", 10.0)
+    monkeypatch.setattr("mognet.engines.sql.desks.LOOK_AT_FILE", 60.0)
+
+
+def warm(engine: object) -> None:
+    """Let it think that its thread has seen that the disk is quick; in truth that has done nothing yet, and is in nobody's way."""
+    assert isinstance(engine, SQLiteEngine)
+    assert engine._writer is not None
+    engine._writer._pace.seen_in_thread(0.0001)
+
+
+async def all_of(engine: SQLiteEngine, queue: str = "q") -> list[Record]:
+    return [record async for record in engine.search(Query(queue=queue))]
+
+
+async def test_a_job_is_the_same_either_way(path: Path) -> None:
+    now = time.time()
+    async with SQLiteEngine(path, clock=lambda: now) as engine, SQLiteEngine(path, clock=lambda: now) as other:
+        warm(engine)
+        fields = {"metadata": b'{"a":1}', "priority": 7, "delay": 3.0, "label": "f()", "ttl": 60.0, "latest": now + 5, "body": b"[1]"}
+        one, two = make_job(**fields), make_job(**fields)
+        assert engine.submit_here(one)
+        assert await engine.submit([two]) == [True]
+        [here] = await other.get([one.id])
+        [usual] = await other.get([two.id])
+        assert here is not None
+        assert usual is not None
+        assert here._replace(id=two.id, root=two.id, place=usual.place) == usual
+        with closing(sqlite3.connect(path)) as connection:
+            rows = [list(row) for row in connection.execute("SELECT * FROM job WHERE queue = 'q' ORDER BY seq")]
+            names = [column[1] for column in connection.execute("PRAGMA table_info(job)")]
+        differing = {name for name, *values in zip(names, *rows, strict=True) if values[0] != values[1]}
+        assert differing == {"seq", "id", "arrival"}
+
+
+async def test_order_is_that_of_arrival_whoever_submits(path: Path) -> None:
+    async with SQLiteEngine(path) as one, SQLiteEngine(path) as two, SQLiteEngine(path, "another app") as three:
+        for engine in (one, two, three):
+            warm(engine)
+        jobs = [make_job() for _ in range(30)]
+        for number, job in enumerate(jobs):
+            engine = (one, two)[number % 2]
+            if number % 3:
+                assert engine.submit_here(job)
+                assert three.submit_here(job)  # an id of its own app
+            else:
+                await engine.submit([job])
+        assert [record.id for record in await all_of(one)] == [job.id for job in jobs]
+        claims = await two.claim("node", ["q"], 50, lease=10.0)
+        assert [claim.token.id for claim in claims] == [job.id for job in jobs]
+        assert len(await all_of(three)) == 20
+
+
+async def test_a_known_id_is_left_alone(path: Path) -> None:
+    async with SQLiteEngine(path) as engine:
+        warm(engine)
+        job, revoked = make_job(), make_job()
+        assert engine.submit_here(job)
+        assert not engine.submit_here(job._replace(name="other"))
+        await engine.update(revoked.id, Change(state=ResultState.REVOKED, tombstone=True))
+        assert not engine.submit_here(revoked)
+        assert [record.name for record in await all_of(engine)] == ["work"]
+        assert await engine.submit([job]) == [False]
+
+
+async def test_an_expired_id_is_for_the_usual_way(path: Path) -> None:
+    now = [time.time()]
+    async with SQLiteEngine(path, clock=lambda: now[0]) as engine:
+        warm(engine)
+        job = make_job()
+        await engine.update(job.id, Change(state=ResultState.REVOKED, tombstone=True, ttl=1.0))
+        now[0] += 2
+        assert not engine.submit_here(job)
+        assert await engine.submit([job]) == [True]
+
+
+async def test_not_before_the_disk_is_known_to_be_quick(path: Path) -> None:
+    async with SQLiteEngine(path) as engine:
+        assert not engine.submit_here(make_job())
+        tries = 0
+        while not engine.submit_here(make_job()):  # its thread may still be at it for a moment
+            assert await engine.submit([make_job()]) == [True]
+            tries += 1
+        assert tries > 0
+    async with SQLiteEngine(path, inline=False) as engine:
+        warm(engine)
+        assert not engine.submit_here(make_job())
+
+
+async def test_families_and_large_jobs_go_the_usual_way(path: Path) -> None:
+    async with SQLiteEngine(path) as engine:
+        warm(engine)
+        top = make_job()
+        large = b"x" * (INLINE + 1)
+        for job in (make_job(parent=top.id, root=top.id), make_job(root=top.id), make_job(body=large), make_job(metadata=large)):
+            assert not engine.submit_here(job)
+        assert await all_of(engine) == []
+
+
+async def test_it_waits_for_nobody(path: Path) -> None:
+    async with SQLiteEngine(path) as engine:
+        warm(engine)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert not engine.submit_here(make_job())
+            other.execute("ROLLBACK")
+        first, second = (asyncio.ensure_future(engine.submit([make_job()])) for _ in range(2))
+        await asyncio.sleep(0)
+        assert not second.done()
+        assert not engine.submit_here(make_job())  # that would overtake the second
+        await asyncio.gather(first, second)
+        assert engine.submit_here(make_job())
+        assert len(await all_of(engine)) == 3
+
+
+async def test_what_sqlite_refuses_is_undone(path: Path) -> None:
+    async with SQLiteEngine(path) as engine:
+        warm(engine)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TRIGGER full AFTER INSERT ON job WHEN new.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END")
+        assert not engine.submit_here(make_job(name="bad"))
+        assert engine.submit_here(make_job())
+        assert [record.name for record in await all_of(engine)] == ["work"]
+
+
+async def test_whoever_waits_is_woken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mognet.engines.sql.sqlite.LOOK_EVERY", 60.0)
+    waits, wait = asyncio.Event(), Waiter.wait
+
+    async def noting(waiter: Waiter, seconds: float) -> None:
+        waits.set()
+        await wait(waiter, seconds)
+
+    monkeypatch.setattr(Waiter, "wait", noting)
+    async with SQLiteEngine(path) as engine, SQLiteEngine(path) as other, asyncio.timeout(20):
+        warm(engine)
+        for waiting in (engine, other):
+            waits.clear()
+            claiming = asyncio.ensure_future(waiting.claim("node", ["q"], 1, lease=10.0, wait=30.0))
+            await waits.wait()
+            job = make_job()
+            assert engine.submit_here(job)
+            assert [claim.token.id for claim in await claiming] == [job.id]
+
+
+async def test_the_log_is_copied_into_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "LOG_PAGES", 30)
+    copied = asyncio.Event()
+    loop, checkpoint = asyncio.get_running_loop(), writer.Writer._checkpoint
+
+    def noting(self: writer.Writer, session: writer.Session) -> None:
+        checkpoint(self, session)
+        loop.call_soon_threadsafe(copied.set)
+
+    monkeypatch.setattr(writer.Writer, "_checkpoint", noting)
+    async with SQLiteEngine(path) as engine:
+        warm(engine)
+        stored = 0
+        while stored < 20:
+            stored += engine.submit_here(make_job())
+            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            await copied.wait()
+
+
+async def test_a_closed_engine_does_nothing(path: Path) -> None:
+    async with SQLiteEngine(path) as engine:
+        warm(engine)
+    assert not engine.submit_here(make_job())
+
+
+# --- as an app uses it
+
+
+class Ways:
+    """Counts which way jobs go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.here, self.batches = 0, list[int]()
+        submit_here, submit = SQLiteEngine.submit_here, SQLiteEngine.submit
+
+        def here(engine: SQLiteEngine, job: Job) -> bool:
+            done = submit_here(engine, job)
+            self.here += done
+            return done
+
+        async def usual(engine: SQLiteEngine, jobs: list[Job], *, enqueue: bool = True) -> list[bool]:
+            self.batches.append(len(jobs))
+            return await submit(engine, jobs, enqueue=enqueue)
+
+        monkeypatch.setattr(SQLiteEngine, "submit_here", here)
+        monkeypatch.setattr(SQLiteEngine, "submit", usual)
+
+
+@pytest.fixture
+def app(path: Path) -> App:
+    app = App("app", url=f"sqlite:///{path}")
+
+    @app.task(name="work")
+    async def work(number: int = 0) -> int:
+        return number
+
+    return app
+
+
+def _inner(app: App) -> object:
+    return app.engine._engine  # type: ignore[attr-defined]
+
+
+async def submit(app: App, number: int) -> None:
+    result = await app.submit(app.registry.get("work").function, number)
+    assert result.state is ResultState.PENDING
+
+
+async def test_a_task_that_submits_alone_waits_for_nobody(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = Ways(monkeypatch)
+    async with app:
+        warm(_inner(app))
+        for number in range(20):
+            await submit(app, number)
+        assert (ways.here, ways.batches) == (20, [])
+
+
+async def test_tasks_that_submit_together_share_transactions(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mognet.coalesce.CROWDED", 60.0)
+    ways = Ways(monkeypatch)
+    async with app:
+        warm(_inner(app))
+        for _ in range(4):
+            await asyncio.gather(*[submit(app, number) for number in range(50)])
+        assert ways.here == 1  # nobody had come before the first
+        assert ways.batches == [49, 50, 50, 50]
+
+
+async def test_a_task_that_submits_without_end_lets_others_run(app: App) -> None:
+    async with app:
+        warm(_inner(app))
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, over.set)
+        async with asyncio.timeout(60):
+            while not over.is_set():
+                await submit(app, 1)
+
+
+async def test_a_known_id_gives_its_result(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = Ways(monkeypatch)
+    async with app:
+        warm(_inner(app))
+        request = app.create_request(app.registry.get("work").function, 1)
+        first = await app.submit(request)
+        assert ways.here == 1
+        await app.revoke(request.id)
+        assert (await app.submit(request)).state is ResultState.REVOKED
+        assert first.id == request.id
+
+
+async def test_an_error_is_told_by_the_usual_way(app: App, path: Path) -> None:
+    async with app:
+        warm(_inner(app))
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TRIGGER never BEFORE INSERT ON job BEGIN SELECT RAISE(ABORT, 'no room'); END")
+        with pytest.raises((CouldNotSubmit, sqlite3.Error), match="no room"):
+            await submit(app, 1)

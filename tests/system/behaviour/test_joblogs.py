@@ -1,0 +1,155 @@
+"""What a job logs is kept with it, as far as the worker is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import Any
+
+import pytest
+
+from mognet import App, Context, Request, Result, Retry
+from mognet.joblogs import _Listening
+
+from .conftest import Lab, soon, until
+
+log = logging.getLogger("mine")
+
+
+@pytest.fixture(autouse=True)
+def _levels(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+async def messages(result: Result[Any]) -> list[str]:
+    return [entry.message for entry in await result.logs()]
+
+
+async def ended(app: App, request: Request[Any]) -> Result[Any]:
+    result = await app.submit(request)
+    await soon(result.wait())
+    return result
+
+
+async def test_nothing_is_kept_unless_told(app: App) -> None:
+    @app.task(name="work")
+    async def work() -> None:
+        log.info("hello")
+
+    assert await (await ended(app, Request(name="work"))).logs() == []
+    assert _Listening._listeners == 0
+
+
+async def test_records_with_all_that_belongs_to_them(lab: Lab) -> None:
+    app = await lab.working(keep_logs=10)
+
+    @app.task(name="work")
+    async def work() -> None:
+        log.info("hello %s", "wörld\0")
+        logging.getLogger("other").warning("careful")
+        log.debug("not enabled")
+        try:
+            raise KeyError("k")
+        except KeyError:
+            log.exception("broken")
+
+    first, second, third = await (await ended(app, Request(name="work"))).logs()
+    assert (first.number, first.level, first.logger, first.message) == (1, "INFO", "mine", "hello wörld\0")
+    assert (second.level, second.logger) == ("WARNING", "other")
+    assert (third.level, third.message) == ("ERROR", "broken")
+    assert third.exception is not None
+    assert "KeyError: 'k'" in third.exception
+    assert first.time <= second.time
+
+
+async def test_only_the_last_ones_and_no_longer_than_a_limit(lab: Lab) -> None:
+    app = await lab.working(keep_logs=3)
+
+    @app.task(name="work")
+    async def work(lines: int) -> None:
+        for number in range(lines):
+            log.info("line %d", number)
+        log.info("x" * 100_000)
+
+    result = await ended(app, Request(name="work", args=(5,)))
+    kept = await messages(result)
+    assert kept[:2] == ["line 3", "line 4"]
+    assert len(kept[2]) == 2000
+
+
+async def test_each_job_has_its_own_and_threads_belong_to_it(lab: Lab) -> None:
+    app = await lab.working(keep_logs=10)
+
+    @app.task(name="loud")
+    def loud(name: str) -> None:
+        log.info("from %s", name)
+
+    @app.task(name="nested")
+    async def nested(context: Context) -> None:
+        await asyncio.gather(*(asyncio.to_thread(log.info, "thread %d", n) for n in range(2)))
+        await context.run(loud, "child")
+
+    results = await app.submit_many([Request(name="loud", args=(name,)) for name in "abc"])
+    parent = await ended(app, Request(name="nested"))
+    await soon(asyncio.gather(*results))
+    assert [await messages(result) for result in results] == [["from a"], ["from b"], ["from c"]]
+    assert sorted(await messages(parent)) == ["thread 0", "thread 1"]
+    [child] = [child async for child in parent.children.iter_instances()]
+    assert await messages(child) == ["from child"]
+
+
+async def test_while_it_runs_over_retries_and_when_it_fails(lab: Lab) -> None:
+    app, go = await lab.working(keep_logs=10), asyncio.Event()
+
+    @app.task(name="work")
+    async def work(context: Context) -> None:
+        log.info("attempt %d", context.attempt)
+        if context.attempt == 1:
+            raise Retry(after=0)
+        await go.wait()
+        log.info("last words")
+        raise ValueError
+
+    result = await app.submit(Request(name="work"))
+
+    async def both() -> bool:
+        return await messages(result) == ["attempt 1", "attempt 2"]
+
+    await until(both)
+    assert [entry.message for entry in await result.logs(after=1)] == ["attempt 2"]
+    go.set()
+    await soon(result.wait())
+    assert await messages(result) == ["attempt 1", "attempt 2", "last words"]
+
+
+async def test_prints_if_asked(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    app = await lab.working(keep_logs=10, keep_prints=True)
+    await until(lambda: _Listening._printing)
+
+    @app.task(name="work")
+    def work() -> None:
+        print("one\ntwo", end="")
+        print(" goes on")
+        print("rest", end="")
+
+    entries = await (await ended(app, Request(name="work"))).logs()
+    assert [(entry.level, entry.message) for entry in entries] == [("PRINT", "one"), ("PRINT", "two goes on"), ("PRINT", "rest")]
+    assert "two goes on" in capsys.readouterr().out
+    before = sys.stdout
+    await lab.close()
+    assert _Listening._printing == _Listening._listeners == 0
+    assert sys.stdout is not before
+
+
+async def test_gone_with_the_record(lab: Lab) -> None:
+    app = await lab.working(keep_logs=10)
+
+    @app.task(name="work")
+    async def work() -> None:
+        log.info("hello")
+
+    result = await ended(app, Request(name="work"))
+    assert await messages(result) == ["hello"]
+    await result.delete()
+    assert await app.result_backend.logs(result.id) == []

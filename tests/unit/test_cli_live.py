@@ -1,0 +1,323 @@
+"""What shows jobs while they run: ``tasks watch``, ``tasks tree --watch``, ``top``, and the line of ``call``."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from rich.console import Console
+
+from mognet import App, AppConfig, Context, Result
+from mognet.cli import desk as desk_module
+from mognet.cli.desk import Desk
+from mognet.cli.failures import FAILED, OK
+from mognet.cli.options import Options
+from mognet.cli.top import Picture, show_top
+from mognet.cli.tree import show_tree
+from mognet.cli.watch import Board, watch_tasks
+from mognet.codec import describe_error
+from mognet.control import NodeStatus, Status
+from mognet.records import Record
+from mognet.states import ResultState
+
+NASTY = "evil\x1b]52;c;aGk=\x07\r[red]x\u202e"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "PLAIN_EVERY", 0.0)
+
+
+def kitchen() -> App:
+    app = App("kitchen", AppConfig(node_id="n1"), url=f"memory://{uuid4().hex}")
+
+    @app.task(name="cook")
+    async def cook(context: Context, seconds: float = 0.05) -> None:
+        await context.progress(1, 4, "stirring")
+        await asyncio.sleep(seconds)
+
+    @app.task(name="burn")
+    async def burn() -> None:
+        raise ValueError(NASTY)
+
+    @app.task(name="menu")
+    async def menu(context: Context) -> None:
+        await context.gather(*[await context.submit(cook) for _ in range(2)])
+
+    app.by_name = {"cook": cook, "burn": burn, "menu": menu}  # type: ignore[attr-defined]
+    return app
+
+
+async def served(app: App, *names: str, work: bool = True) -> list[Result[Any]]:
+    """Submit, and work in the background until the app is closed."""
+    await app.connect()
+    results = [await app.submit(app.by_name[name]) for name in names]  # type: ignore[attr-defined]
+    if work:
+        app.working = asyncio.create_task(app.start())  # type: ignore[attr-defined]
+    return results
+
+
+async def closed(app: App) -> None:
+    await app.close()
+    if (working := getattr(app, "working", None)) is not None:
+        await working
+
+
+class TestWatch:
+    async def test_lines_until_the_end(self, capsys: pytest.CaptureFixture[str]) -> None:
+        app = kitchen()
+        [good, bad] = await served(app, "cook", "burn")
+        assert await watch_tasks(Desk(app, Options()), [str(good.id), str(bad.id)[:12]]) == FAILED
+        lines = capsys.readouterr().out.splitlines()
+        assert any(re.fullmatch(rf"cook {str(good.id)[:8]} SUCCESS 1/4 .* ms", line) for line in lines)
+        [failure] = [line for line in lines if "FAILURE" in line]
+        assert failure.endswith("ValueError: evil]52;c;aGk= [red]x")
+        assert "\x1b" not in failure
+        assert await watch_tasks(Desk(app, Options()), [str(good.id)]) == OK
+        await closed(app)
+
+    async def test_json_is_one_event_per_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        app = kitchen()
+        [good] = await served(app, "cook")
+        assert await watch_tasks(Desk(app, Options(), json=True), [str(good.id)]) == OK
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert {event["id"] for event in events} == {str(good.id)}
+        assert events[-1]["state"] == "SUCCESS"
+        assert events[-1]["progress"]["message"] == "stirring"
+        await closed(app)
+
+    async def test_all_that_runs(self, capsys: pytest.CaptureFixture[str]) -> None:
+        app = kitchen()
+        await app.connect()
+        assert await watch_tasks(Desk(app, Options()), []) == OK
+        assert capsys.readouterr().err == "nothing runs\n"
+        results = [await app.submit(app.by_name["cook"], 0.3) for _ in range(3)]  # type: ignore[attr-defined]
+        app.working = asyncio.create_task(app.start())  # type: ignore[attr-defined]
+        while (await results[-1].refresh()) or results[-1].state != "RUNNING":  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        assert await watch_tasks(Desk(app, Options()), []) == OK
+        assert capsys.readouterr().out.count("SUCCESS") == 3
+        await closed(app)
+
+    async def test_a_job_that_goes_away(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mognet.watching.MISSING_EVERY", 0.02)
+        app = kitchen()
+        [waiting] = await served(app, "cook", work=False)
+        watching = asyncio.create_task(watch_tasks(Desk(app, Options()), [str(waiting.id)]))
+        while "PENDING" not in capsys.readouterr().out:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await waiting.delete()
+        assert await watching == FAILED
+        assert "is gone" in capsys.readouterr().err
+        await closed(app)
+
+
+class TestTree:
+    async def test_until_all_has_ended(self, capsys: pytest.CaptureFixture[str]) -> None:
+        app = kitchen()
+        [menu] = await served(app, "menu")
+        assert await show_tree(Desk(app, Options(), json=True), str(menu.id), None, None, None, watch=True) == OK
+        trees = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert trees[-1]["state"] == "SUCCESS"
+        assert [child["state"] for child in trees[-1]["children"]] == ["SUCCESS", "SUCCESS"]
+        child = trees[-1]["children"][0]["id"]
+        assert await show_tree(Desk(app, Options()), child, None, None, None, watch=True) == OK
+        assert f"cook {child[:8]} SUCCESS" in capsys.readouterr().out
+        await closed(app)
+
+    async def test_of_a_part(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """It ends with the part, though the whole goes on."""
+        app = kitchen()
+        [menu] = await served(app, "menu")
+        while not await menu.children.count():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        [child, *_] = [child async for child in menu.children.iter_ids()]
+        assert await show_tree(Desk(app, Options()), str(child), None, None, None, watch=True) == OK
+        assert "SUCCESS" in capsys.readouterr().out
+        await closed(app)
+
+
+class TestTop:
+    async def test_as_json_and_in_a_pipe(self, capsys: pytest.CaptureFixture[str]) -> None:
+        app = kitchen()
+        [bad] = await served(app, "burn")
+        await bad.wait()
+        running = await app.submit(app.by_name["cook"], 60.0)  # type: ignore[attr-defined]
+        while (await running.refresh()) or running.progress is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        assert await show_top(Desk(app, Options(), json=True)) == OK
+        found = json.loads(capsys.readouterr().out)
+        assert [row["queue"] for row in found["queues"]] == ["tasks"]
+        assert (found["queues"][0]["running"], found["queues"][0]["workers"]) == (1, 1)
+        assert found["nodes"] == [{"node_id": "n1", "queues": ["tasks"], "slots": 100, "running": 1}]
+        assert [job["id"] for job in found["running"]] == [str(running.id)]
+        assert [(job["id"], job["error"]["type"]) for job in found["failures"]] == [(str(bad.id), "ValueError")]
+        assert await show_top(Desk(app, Options())) == OK
+        said = capsys.readouterr().out
+        assert "1/4 25%" in said
+        assert "ValueError: evil]52;c;aGk= [red]x" in said
+        assert "\x1b" not in said
+        await closed(app)
+
+
+# --- how it fits a window
+
+
+def record(state: ResultState, number: int, **fields: Any) -> Record:
+    now = time.time()
+    given: dict[str, Any] = {"started": now - number, "node": f"node-{number}", "progress": b'[3,10,"%s",0]' % (b"x" * 100)} | fields
+    return Record(uuid4(), f"kitchen.with.a.long.name.{number}", "queue", state, 5, now, now, place=number, **given)
+
+
+def many() -> Iterator[Result[Any]]:
+    for number in range(60):
+        state = (ResultState.RUNNING, ResultState.SUCCESS, ResultState.FAILURE)[number % 3]
+        yield Result(record(state, number, finished=None if number % 3 == 0 else time.time() - number), None)  # type: ignore[arg-type]
+
+
+def drawn(view: Any, width: int, height: int) -> list[str]:
+    out = io.StringIO()
+    console = Console(file=out, width=width, height=height, force_terminal=True, color_system=None)
+    console.print(view.fit(height).rich(width))
+    return out.getvalue().rstrip("\n").split("\n")
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (200, 70)])
+def test_pictures_fit_the_window(width: int, height: int) -> None:
+    results = {result.id: result for result in many()}
+    error = describe_error(ValueError(NASTY))
+    failed = {id: result for id, result in results.items() if result.failed}
+    board = Board(results, dict.fromkeys(failed, error))
+    nodes = [NodeStatus(node_id=f"n{n}", payload=Status(running_request_ids=[], queues=["a", "b"], slots=9)) for n in range(9)]
+    numbers = ("ready", "scheduled", "running", "suspended", "workers")
+    queues = [{"queue": f"q{n}"} | dict.fromkeys(numbers, 1_000_000) for n in range(9)]
+    running = {id: result for id, result in results.items() if result.state == "RUNNING"}
+    picture = Picture("mognet kitchen sqlite:///x", queues, nodes, running, failed, dict.fromkeys(failed, error))
+    for view in (board, picture):
+        lines = drawn(view, width, height)
+        assert len(lines) <= height
+        assert all(len(line) <= width for line in lines)
+        assert "\x1b]" not in "".join(lines)
+    assert "20 RUNNING" in drawn(board, width, height)[-1] or width == 40
+    assert re.match(r"kit\S* +\w{8} RUNNING", drawn(board, width, height)[0])
+    assert drawn(picture, width, height)[-1] == "q quits"
+
+
+# --- in a real terminal
+
+SOURCE = """
+import asyncio, sys
+from mognet import App, Context
+from mognet.cli.shell import execute
+
+app = App("kitchen", url="memory://live")
+
+@app.task(name="cook")
+async def cook(context: Context) -> None:
+    async for _ in context.track(range(10)):
+        await asyncio.sleep(0.1)
+
+connect = app.connect
+
+async def connect_and_work() -> None:
+    await connect()
+    if not hasattr(app, "working"):
+        app.working = asyncio.create_task(app.start())
+        app.result = await app.submit(cook)
+        await asyncio.sleep(0.1)
+
+app.connect = connect_and_work
+if __name__ == "__main__":
+    import termios
+    sys.modules["live"] = sys.modules["__main__"]
+    before = termios.tcgetattr(0)
+    code = execute(["live", *sys.argv[1:]])
+    assert termios.tcgetattr(0) == before, "the terminal is left as it was"
+    print("code", code)
+"""
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Any:
+    """Runs a command line in a terminal of 80 by 24; what it wrote."""
+    pty = pytest.importorskip("pty", reason="terminals as Unix has them")
+    (tmp_path / "live.py").write_text(SOURCE)
+
+    def run(*words: str, types: bytes = b"", when: str = "", **environment: str) -> str:
+        leader, follower = pty.openpty()
+        env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI")}
+        env |= {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"} | environment
+        process = subprocess.Popen([sys.executable, "live.py", *words], cwd=tmp_path, stdin=follower, stdout=follower, stderr=follower, env=env, start_new_session=True, preexec_fn=_controlling)  # fmt: skip  # noqa: E501
+        os.close(follower)
+        said = b""
+        try:
+            while True:
+                try:
+                    piece = os.read(leader, 65536)
+                except OSError:  # the other side is closed
+                    break
+                if not piece:
+                    break
+                said += piece
+                if types and when.encode() in said:
+                    os.write(leader, types)
+                    types = b""
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
+            os.close(leader)
+        return said.decode()
+
+    return run
+
+
+def _controlling() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+class TestTerminal:
+    def test_bars(self, terminal: Any) -> None:
+        said = terminal("tasks", "watch")
+        assert "━" in said
+        assert "10/10" in said
+        assert "SUCCESS" in said
+        assert said.rstrip().endswith("code 0")
+
+    def test_without_colour(self, terminal: Any) -> None:
+        for words, environment in ((("--no-color",), {}), ((), {"NO_COLOR": "1"})):
+            said = terminal("tasks", "watch", *words, **environment)
+            assert "SUCCESS" in said
+            assert not re.search(r"\x1b\[[\d;]*3[0-9][\d;]*m", said)
+
+    def test_top_ends_with_q(self, terminal: Any) -> None:
+        said = terminal("top", types=b"q", when="cook")
+        assert "q quits" in said
+        assert said.rstrip().endswith("code 0")
+        assert "\x1b[?1049l" in said  # the other screen is left
+
+    def test_ctrl_c_ends_all_cleanly(self, terminal: Any) -> None:
+        for words in (("top",), ("tasks", "watch"), ("call", "cook")):
+            said = terminal(*words, types=b"\x03", when="cook")
+            assert said.rstrip().endswith("code 130")
+            assert "Traceback" not in said
+            assert "\x1b[?25h" in said  # the cursor is shown again
+
+    def test_the_line_of_a_call(self, terminal: Any) -> None:
+        said = terminal("call", "cook")
+        assert re.search(r"[3-9]/10", said)
+        assert "✓ succeeded" in said

@@ -1,0 +1,118 @@
+"""Headers come from anybody: what is named and well formed is taken, all else is left out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mognet
+from mognet.codec import dump_metadata
+from mognet.exceptions import ImproperlyConfigured
+from mognet.http import MAX_BAGGAGE, MAX_VALUE, MetadataMiddleware, outgoing_headers, read_baggage
+from mognet.scope import scope_metadata, scope_trace
+
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def taken(headers: Sequence[tuple[bytes, bytes]], /, **options: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a request with these headers puts into the scope."""
+    seen: list[tuple[dict[str, Any], dict[str, str]]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((dict(scope_metadata()), dict(scope_trace())))
+
+    async def wires(*_: Any) -> Any: ...
+
+    asyncio.run(MetadataMiddleware(app, **options)({"type": "http", "headers": list(headers)}, wires, wires))
+    return seen[0]
+
+
+def labels(value: bytes) -> dict[str, Any]:
+    return taken([(b"x-tenant", value)], headers={"X-Tenant": "tenant"})[0]
+
+
+def test_named_headers() -> None:
+    assert labels(b"acme") == {"tenant": "acme"}
+    assert labels("Zoë & söhne".encode()) == {"tenant": "Zoë & söhne"}
+    assert labels(b"  acme ") == {"tenant": "acme"}
+    assert taken([(b"x-other", b"1")], headers={"X-Tenant": "tenant"})[0] == {}
+
+
+@pytest.mark.parametrize("value", [b"", b"a\x00b", b"a\nb", b"\x1b[31m", b"\xff\xfe", b"x" * (MAX_VALUE + 1), "a\u202eb".encode(), b" "])
+def test_hostile_values_are_left_out(value: bytes) -> None:
+    assert labels(value) == {}
+
+
+def test_of_headers_that_differ_none_is_taken() -> None:
+    twice = [(b"x-tenant", b"a"), (b"X-Tenant", b"b")]
+    assert taken(twice, headers={"X-Tenant": "tenant"})[0] == {}
+    assert taken([twice[0], twice[0]], headers={"X-Tenant": "tenant"})[0] == {"tenant": "a"}
+
+
+def test_baggage_by_the_specification() -> None:
+    line = " key1 = value1 ; prop=1;p2 ,key2=a%2Cb%20c%C3%A9,key3=%FF,key4,=x,key1=again,evil=1"
+    assert read_baggage(line, {"key1", "key2", "key3", "key4"}) == {"key1": "value1", "key2": "a,b cé"}
+    assert read_baggage("k=" + "v" * MAX_BAGGAGE, {"k"}) == {}
+    assert read_baggage("k=%0d%0aSet-Cookie", {"k"}) == {}
+    assert taken([(b"baggage", b"a=1"), (b"baggage", b"b=2")], baggage={"a", "b"})[0] == {"a": "1", "b": "2"}
+
+
+def test_a_header_goes_before_baggage() -> None:
+    both = [(b"baggage", b"tenant=bag"), (b"x-tenant", b"head")]
+    assert taken(both, headers={"X-Tenant": "tenant"}, baggage={"tenant"})[0] == {"tenant": "head"}
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [b"", b"00", PARENT.upper(), PARENT + b"-\n", b"ff" + PARENT[2:], b"00-" + b"0" * 32 + PARENT[35:], PARENT[:36] + b"0" * 16 + b"-01"],
+)
+def test_a_malformed_trace_is_left_out(parent: bytes) -> None:
+    assert taken([(b"traceparent", parent), (b"tracestate", b"a=1")])[1] == {}
+
+
+def test_trace_context() -> None:
+    assert taken([(b"traceparent", PARENT), (b"tracestate", b"a=1"), (b"tracestate", b"b=2")])[1] == {
+        "traceparent": PARENT.decode(),
+        "tracestate": "a=1,b=2",
+    }
+    assert taken([(b"traceparent", PARENT), (b"traceparent", PARENT)])[1] == {}
+    assert taken([(b"traceparent", PARENT), (b"tracestate", b"\x00")])[1] == {"traceparent": PARENT.decode()}
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"x-tenant", b"baggage", b"traceparent", b"tracestate", b"\xff"]), st.binary(max_size=80))))
+def test_whatever_comes_can_be_stored(headers: list[tuple[bytes, bytes]]) -> None:
+    found, trace = taken(headers, headers={"x-tenant": "tenant"}, baggage={"a", "tenant"})
+    dump_metadata(found)
+    assert found.keys() <= {"tenant", "a"}
+    assert trace.keys() <= {"traceparent", "tracestate"}
+
+
+@given(st.dictionaries(st.sampled_from(["tenant", "user"]), st.text(min_size=1, max_size=60).filter(str.isprintable)))
+def test_what_goes_out_comes_in(metadata: dict[str, str]) -> None:
+    with mognet.metadata(metadata):
+        out = outgoing_headers(baggage={"tenant", "user"})
+    came = taken([(name.encode(), value.encode()) for name, value in out.items()], baggage={"tenant", "user"})[0]
+    assert came == metadata
+
+
+def test_only_named_and_plain_keys_go_out() -> None:
+    with mognet.metadata(tenant="acme", secret="s", number=5, flag=True, deep={"a": 1}, none=None, line="a\nb", uni="é"):
+        assert outgoing_headers() == {}
+        assert outgoing_headers(headers={"X-Tenant": "tenant", "X-Line": "line", "X-Uni": "uni"}) == {"X-Tenant": "acme"}
+        assert outgoing_headers(baggage={"number", "flag", "deep", "none", "line"}) == {"baggage": "flag=true,line=a%0Ab,number=5"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"headers": {"bad name": "x"}}, {"headers": {"a\r\n": "x"}}, {"baggage": {"a b"}}, {"baggage": {"a=b"}}, {"baggage": "tenant"}],
+)
+def test_bad_names_are_refused_at_once(options: dict[str, Any]) -> None:
+    with pytest.raises(ImproperlyConfigured):
+        taken([], **options)
+    with pytest.raises(ImproperlyConfigured):
+        outgoing_headers(**options)
