@@ -375,14 +375,14 @@ class RedisEngine(Reports):
 
 def _job(job: Job, paths: Paths) -> list[Arg]:
     """A job as ``submit.lua`` takes it."""
-    fields = paths.of_job(job.metadata)
+    fields, found = paths.of_job(job.metadata)
     token = b""
     if job.parent_token is not None:
         token = hold(job.parent_token) if job.parent_token.id == job.parent else b"-"
     root = b"" if job.root is None or job.root == job.id else id_arg(job.root)
     parent = b"" if job.parent is None else id_arg(job.parent)
     head: list[Arg] = [id_arg(job.id), keys.text(job.name), keys.text(job.queue), job.body, job.priority, micros(job.delay), parent, root]
-    return [*head, token, optional(job.label), micros(job.ttl), micros(job.latest), len(fields) // 2, *fields]
+    return [*head, token, optional(job.label), micros(job.ttl), micros(job.latest), len(fields) // 2, found, *fields]
 
 
 def _outcome(outcome: Outcome) -> list[Arg]:

@@ -31,14 +31,24 @@ class Paths(NamedTuple):
     """What the paths are called on the server."""
     whole: frozenset[str] = frozenset()
     """Those whose index leads to all jobs."""
+    plain: dict[bytes, bytes] = {}  # noqa: RUF012 - never changed
+    """The numbers of the paths that are keys, by these as JSON texts."""
+    deep: tuple[str, ...] = ()
+    """The other paths."""
 
-    def of_job(self, metadata: bytes) -> list[bytes]:
-        """The fields of a new job: its metadata, and what it is to be found by."""
+    def of_job(self, metadata: bytes) -> tuple[list[bytes], int]:
+        """The fields of a new job: its metadata, and what it is to be found by; and how many the latter are."""
         fields = labels(metadata)
-        if fields and self.numbers:
-            for path, label in codec.labels(metadata, self.numbers).items():
-                fields += (self.numbers[path], label)
-        return fields
+        if not (fields and self.numbers):
+            return fields, 0
+        found: list[bytes] = []
+        for key, value in zip(fields[::2], fields[1::2], strict=True):
+            if key in self.plain:
+                # The text of a short string is its label.
+                found += (self.plain[key], value if value[:1] == b'"' and len(value) <= codec.MAX_LABEL else codec.label(from_json(value)))
+        for path, label in codec.labels(metadata, self.deep).items():
+            found += (self.numbers[path], label)
+        return fields + found, len(found) // 2
 
     def of_change(self, metadata: bytes) -> list[bytes]:
         """The fields of new metadata of a job, and what becomes of its labels."""
@@ -70,9 +80,11 @@ class Indexing:
 
     async def _declare(self, keys: Collection[str], *, only: bool) -> Paths:
         version, *pairs = await self._run("declare", secrets.token_hex(8).encode(), int(only), *map(text, keys))
-        numbers = {path.decode("utf-8", "surrogatepass"): number for path, number in zip(pairs[::2], pairs[1::2], strict=True)}
-        whole = frozenset(path for path, number in numbers.items() if not number.endswith(b"?"))
-        self.paths = Paths(version, {path: number.rstrip(b"?") for path, number in numbers.items()}, whole)
+        told = {path.decode("utf-8", "surrogatepass"): number for path, number in zip(pairs[::2], pairs[1::2], strict=True)}
+        numbers = {path: number.rstrip(b"?") for path, number in told.items()}
+        whole = frozenset(path for path, number in told.items() if number == numbers[path])
+        plain = {to_json(path): number for path, number in numbers.items() if "." not in path}
+        self.paths = Paths(version, numbers, whole, plain, tuple(path for path in numbers if "." in path))
         return self.paths
 
     async def ask(self) -> Paths:

@@ -76,7 +76,7 @@ FIELDS = {
 """The fields of a job's hash, in the order in which the scripts answer them (``lua/common.lua`` has the same list)."""
 
 RECORD = 19
-"""So many of them are what a reader gets, and behind them its progress, if any."""
+"""So many of them are what a reader gets, and behind them its progress."""
 
 APP_FIELDS = {
     "identity": "a random text, to know what belongs elsewhere",

@@ -114,7 +114,7 @@ Row = Sequence[Any]
 def make_record(id: UUID, row: Row) -> Record:
     """A record from a row of a script."""
     name, queue, state, priority, created, due, begun, finished, starts, stops, attempt, parent, root, node, label, *rest = row
-    ttl, expires, offset, meta, *progress = rest
+    ttl, expires, offset, meta, progress = rest
     return Record(
         id,
         _text(name),
@@ -135,7 +135,7 @@ def make_record(id: UUID, row: Row) -> Record:
         _text(label),
         _seconds(ttl),
         _seconds(expires),
-        progress[0] if progress else None,
+        progress,
         0 if offset is None else int(offset),
     )
 

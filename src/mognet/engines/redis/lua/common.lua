@@ -50,7 +50,8 @@ end
 local tally = {}
 
 local function count(r, state, lined, n)
-  local field = state .. (lined == '1' and '1' or '0') .. #r[QUEUE] .. ':' .. r[QUEUE] .. (r[NAME] and '+' .. r[NAME] or '-')
+  local name = r[NAME]
+  local field = state .. (lined == '1' and '1' or '0') .. #r[QUEUE] .. ':' .. r[QUEUE] .. (name and '+' or '-') .. (name or '')
   tally[field] = (tally[field] or 0) + n
 end
 
@@ -67,7 +68,7 @@ local EPOCH = 1640995200000000
 local LEVEL = 8e14
 local rings, soonest = {}, {}
 
-local function place(r, id) return r[ARRIVAL] .. string.format('%x', r[PRIORITY]) .. id end
+local function place(r, id) return r[ARRIVAL] .. (r[PRIORITY] == '10' and 'a' or r[PRIORITY]) .. id end
 
 local function score(priority, due) return (10 - priority) * LEVEL + math.min(math.max(0, due - EPOCH), LEVEL - 1) end
 
@@ -165,7 +166,7 @@ end
 
 -- The metadata as a text, and the progress.
 local function described(id)
-  local items, progress = {}, nil
+  local items, progress = {}, false
   local found = call('HGETALL', key('meta', id))
   for i = 1, #found, 2 do
     if found[i]:byte() == QUOTE then items[#items + 1] = found[i] .. ':' .. found[i + 1] end
@@ -223,7 +224,7 @@ local function whole(id, r)
   if r[META] == DESCRIBED or r[META] == LABELLED then
     r[META], r[PROGRESS] = described(id)
   elseif not r[META] then
-    r[PROGRESS] = nil
+    r[PROGRESS] = false
   end
   r[PROGRESS + 1] = nil
   return r

@@ -1,14 +1,10 @@
 -- Store jobs, each in its turn, and put them in line. Answers for each whether it was added.
 -- ARGV: version of the indexed paths, in line? (otherwise a broker carries those that are due), number, and for each job: id, name, queue, body, priority, delay,
--- parent, root, parent's token, label, ttl, latest moment, how many fields in all of the metadata and its labels there are, and these with their values.
+-- parent, root, parent's token, label, ttl, latest moment, how many fields its metadata and its labels are in all, how many of these are labels (they come last),
+-- and all of these with their values.
 local version, enqueue, total = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 if is_stale(version) then return STALE end
 local first = call('INCRBY', P .. 'seq', total) - total
-local at = 3
-local function argument()
-  at = at + 1
-  return ARGV[at]
-end
 
 local family = {}
 local function parent_row(id)
@@ -16,42 +12,42 @@ local function parent_row(id)
   return family[id]
 end
 
--- What is to be found in the index; answers whether there is anything.
-local function index(id, r, metadata)
-  local any = false
-  for i = 1, #metadata, 2 do
-    if metadata[i]:byte() ~= QUOTE then
-      add(key('has', metadata[i]), 0, entry(metadata[i + 1], r, id))
-      any = true
-    end
+local indexes = {}
+local function index(created, id, from, to)
+  -- As `entry` writes it.
+  local place = '\0' .. string.format('%016.0f', created) .. id
+  for i = from, to, 2 do
+    local number = ARGV[i]
+    local set = indexes[number]
+    if not set then set = key('has', number); indexes[number] = set end
+    add(set, 0, ARGV[i + 1] .. place)
   end
-  return any
 end
 
-local function insert(n, id, r, body, metadata, lined)
-  local job = key('job', id)
+-- lined: nil, it ends at once. at: where its fields stand.
+local function insert(n, id, r, body, lined, at, fields_in_all, labels)
   -- A microsecond apart, so that they are found in the order of their arrival; to store one takes longer than that.
   local created = now + n - 1
-  r[STATE], r[CREATED] = PENDING, moment
-  if n > 1 then r[OFFSET] = int(n - 1) end
-  local fields = {'q', r[QUEUE], 's', PENDING, 'p', r[PRIORITY], 'c', r[CREATED], 'd', r[DUE]}
+  local queue, due, offset, ends = r[QUEUE], r[DUE], n > 1 and int(n - 1), at + 2 * fields_in_all
+  r[STATE], r[CREATED], r[OFFSET] = PENDING, moment, offset
+  local fields = {'n', r[NAME], 'q', queue, 's', PENDING, 'p', r[PRIORITY], 'c', moment, 'd', due}
+  local size = 12
   local function field(name, value)
-    if value then
-      fields[#fields + 1] = name
-      fields[#fields + 1] = value
-    end
+    fields[size + 1], fields[size + 2] = name, value
+    size = size + 2
   end
-  field('n', r[NAME])
-  field('u', r[PARENT])
-  field('r', r[ROOT])
-  field('l', r[LABEL])
-  field('h', r[OFFSET])
-  field('z', r[LATEST])
-  field('j', r[LATE_TTL])
-  if #metadata > 0 then
-    r[META] = version ~= '' and index(id, r, metadata) and LABELLED or DESCRIBED
+  if offset then field('h', offset) end
+  if r[PARENT] then field('u', r[PARENT]) end
+  if r[ROOT] then field('r', r[ROOT]) end
+  if r[LABEL] then field('l', r[LABEL]) end
+  if r[LATEST] then field('z', r[LATEST]) end
+  if r[LATE_TTL] then field('j', r[LATE_TTL]) end
+  if fields_in_all > 0 then
+    r[META] = labels > 0 and LABELLED or DESCRIBED
     field('m', r[META])
-    in_chunks('HSET', key('meta', id), metadata)
+    local meta = key('meta', id)
+    for i = at + 1, ends, 1000 do call('HSET', meta, unpack(ARGV, i, math.min(i + 999, ends))) end
+    if labels > 0 then index(created, id, ends - 2 * labels + 1, ends) end
   end
   call('SET', key('body', id), body)
   if lined ~= nil then
@@ -61,7 +57,7 @@ local function insert(n, id, r, body, metadata, lined)
     add(P .. 'open', created, id)
     changed(id)
   end
-  call('HSET', job, unpack(fields))
+  call('HSET', key('job', id), unpack(fields))
   add(P .. 'ids', 0, id)
   if r[PARENT] then add(key('children', r[PARENT]), created, id) end
   if r[ROOT] then add(key('tree', r[ROOT]), created, id) end
@@ -69,21 +65,14 @@ local function insert(n, id, r, body, metadata, lined)
   family[id] = r
 end
 
-local added = {}
+local added, at = {}, 3
 for n = 1, total do
   local r = blank()
-  local id = argument()
-  r[NAME], r[QUEUE] = argument(), argument()
-  local body = argument()
-  r[PRIORITY] = argument()
-  local delay = tonumber(argument())
+  local id, name, queue, body, priority, delay, parent, root, token, label, ttl, latest, fields_in_all, labels = unpack(ARGV, at + 1, at + 14)
+  at, delay, fields_in_all = at + 14, tonumber(delay), tonumber(fields_in_all)
+  r[NAME], r[QUEUE], r[PRIORITY] = name, queue, priority
   r[DUE] = delay == 0 and moment or int(now + delay)
-  local parent, root, token = argument(), argument(), argument()
-  r[LABEL] = optional(argument())
-  local ttl, latest = argument(), argument()
-  local metadata = {}
-  for i = 1, 2 * tonumber(argument()) do metadata[i] = argument() end
-  r[PARENT], r[ROOT] = parent ~= '' and parent, root ~= '' and root
+  r[LABEL], r[PARENT], r[ROOT] = optional(label), parent ~= '' and parent, root ~= '' and root
 
   local above = r[PARENT] and parent_row(parent)
   -- Most are new, and to look at their fields would cost more than to store them.
@@ -92,12 +81,12 @@ for n = 1, total do
   if known then
     family[id] = known
   elseif above and above[STATE] == REVOKED then
-    insert(n, id, r, body, metadata, nil)
+    insert(n, id, r, body, nil, at, fields_in_all, tonumber(labels))
     finish(id, r, REVOKED, tonumber(ttl), nil, nil)
   elseif token == '' or (above and above[TOKEN] == token) then
     local lined = enqueue or delay > 0
     if latest ~= '' then r[LATEST], r[LATE_TTL] = latest, ttl ~= '' and ttl end
-    insert(n, id, r, body, metadata, lined)
+    insert(n, id, r, body, lined, at, fields_in_all, tonumber(labels))
     if lined then
       line_up(id, r)
     else
@@ -106,6 +95,7 @@ for n = 1, total do
     end
     added[n] = 1
   end
+  at = at + 2 * fields_in_all
 end
 flush()
 return added
