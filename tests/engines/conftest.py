@@ -179,7 +179,7 @@ class PostgresHarness(Harness):
         set_clock(self.server, self.clock.time)
 
     async def leftovers(self) -> Mapping[str, int]:
-        tables = ("job", "content", "note", "path", "label", "log", "gate")
+        tables = ("job", "content", "note", "path", "label", "log")
         return {table: len(query(self.server, f"SELECT 1 FROM mognet.{table}")) for table in tables}
 
 

@@ -22,7 +22,7 @@ from mognet.engines.postgres.settings import parse_url
 from mognet.engines.postgres.statements import qualified
 from mognet.engines.postgres.tables import Tables
 from mognet.exceptions import ConnectionError
-from mognet.outcomes import failed, merge_metadata, rerun, succeeded
+from mognet.outcomes import failed, merge_metadata, rerun, retry, succeeded
 from mognet.records import Query, Wanted
 from mognet.states import ResultState
 from mognet.testing.conformance.bench import make_job
@@ -168,6 +168,28 @@ async def test_an_expired_record_in_a_callers_transaction(url: str, kind: str) -
                 assert await engine.submit_on(plain, [new]) == [True]
         assert await found(engine, wants(tenant="new")) == {old.id}
         assert query(url, "SELECT count(*) FROM mognet.label") == [(1,)]
+
+
+@pytest.mark.parametrize("number", [0, 2**15, 2**31, 2**53])
+async def test_numbers_of_any_size(url: str, number: int) -> None:
+    """However many jobs there were before."""
+    async with PostgresEngine.from_url(url) as engine, await psycopg.AsyncConnection.connect(url) as connection:
+        query(url, "SELECT setval('mognet.turn', %s)", number + 10)
+        await engine.declare(["tenant"])
+        jobs = [make_job(metadata=dumps({"tenant": n})) for n in range(3)]
+        await engine.submit(jobs)
+        [claim, other, _] = await engine.claim("n", ["q"], 3, lease=60)
+        await engine.save(claim.token, {"a": b"1"})
+        await engine.log(claim.token, [b"line"], keep=3)
+        await engine.update(jobs[1].id, merge_metadata(dumps({"tenant": "new"})))
+        await engine.settle([succeeded(claim.token, b"1", ttl=0.0), retry(other.token, 0.0)])
+        assert await engine.submit_on(connection, [jobs[0]]) == [True]
+        await connection.commit()
+        assert await found(engine, wants(tenant="new")) == {jobs[1].id}
+        assert await engine.logs(jobs[0].id) == []
+        assert await engine.delete([job.id for job in jobs]) == 3
+        for table in ("label", "note", "log"):
+            assert query(url, f"SELECT count(*) FROM mognet.{table}") == [(0,)]
 
 
 async def test_one_index_each_for_apps_of_a_schema(url: str) -> None:

@@ -148,5 +148,5 @@ async def until(url: str, statement: str) -> None:
             await asyncio.sleep(0.01)
 
 
-WAITED_FOR = "SELECT 1 FROM pg_locks WHERE relation = 'mognet.gate'::regclass AND NOT granted"
+WAITED_FOR = "SELECT 1 FROM pg_locks WHERE relation = 'mognet.app'::regclass AND NOT granted"
 """Whether somebody waits for all who write."""

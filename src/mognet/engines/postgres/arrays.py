@@ -1,4 +1,7 @@
-"""Lists of one type as PostgreSQL's arrays, written at one go: the client library takes longer for an item than the server does."""
+"""Lists of one type as PostgreSQL's arrays, written at one go: the client library takes longer for an item than the server does.
+
+And it takes the width that the numbers of one list need for that of the next list in the same statement.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,16 @@ from psycopg.adapt import Dumper
 _HEAD = struct.Struct("!iiI")
 _DIMENSION = struct.Struct("!ii")
 _LENGTH = struct.Struct("!i")
+_NUMBER = struct.Struct("!iq")
 _UUID_LENGTH, _NULL = _LENGTH.pack(16), _LENGTH.pack(-1)
 
 
 class Uuids(list[UUID]):
     """Ids. On a connection that does not know of this they are a list like any other."""
+
+
+class Numbers(list[int]):
+    """Numbers of any size."""
 
 
 class Blobs(list["bytes | None"]):
@@ -40,6 +48,17 @@ class UuidsDumper(Dumper):
 
     def dump(self, obj: Uuids) -> bytes:
         return _array(self.element, [_UUID_LENGTH + id.bytes for id in obj], nulls=False)
+
+
+class NumbersDumper(Dumper):
+    """As ``int8[]``."""
+
+    format = pq.Format.BINARY
+    oid = 1016
+    element: ClassVar = 20
+
+    def dump(self, obj: Numbers) -> bytes:
+        return _array(self.element, [_NUMBER.pack(8, number) for number in obj], nulls=False)
 
 
 class BlobsDumper(Dumper):

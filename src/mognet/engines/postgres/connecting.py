@@ -23,7 +23,7 @@ from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper
 from psycopg.types.uuid import UUIDBinaryDumper
 
 from mognet.engines.knocking import Door
-from mognet.engines.postgres.arrays import Blobs, BlobsDumper, Uuids, UuidsDumper
+from mognet.engines.postgres.arrays import Blobs, BlobsDumper, Numbers, NumbersDumper, Uuids, UuidsDumper
 from mognet.engines.postgres.errors import translated
 from mognet.engines.postgres.settings import Settings
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
@@ -64,6 +64,7 @@ DUMPERS: dict[type, type[Dumper]] = {
     bytes: BytesBinaryDumper,
     UUID: UUIDBinaryDumper,
     Uuids: UuidsDumper,
+    Numbers: NumbersDumper,
     Blobs: BlobsDumper,
 }
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from psycopg.errors import LockNotAvailable
 
 from mognet.codec import labels
+from mognet.engines.postgres.arrays import Blobs, Numbers
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.tables import Known, Tables
 from mognet.engines.postgres.text import from_column, to_column
@@ -25,13 +26,16 @@ T = TypeVar("T")
 
 GATE_TRIES = 12
 GATE_MILLISECONDS = (20, 500)
-"""How often the gate is waited for, and how long at first and at most. Meanwhile all who write wait behind, so there are pauses as long."""
+"""How often the gate is waited for, and how long at first and at most. Meanwhile all who write wait behind, so there are pauses."""
+
+PAUSE_MILLISECONDS = 200
+"""The longest of them; at much longer ones the connection would be taken for one whose other end is gone."""
 
 _KNOWN = """
 SELECT version, logged, number, path.name, dropped, whole FROM mognet.app LEFT JOIN mognet.path USING (app) WHERE app = %(app)s
 ORDER BY number"""
 
-_SHUT = "LOCK TABLE mognet.gate IN EXCLUSIVE MODE"
+_SHUT = "LOCK TABLE mognet.app IN EXCLUSIVE MODE"
 _PATIENCE = "SELECT set_config('lock_timeout', %(milliseconds)s::text, true)"
 
 _ANY_JOB = "SELECT 1 FROM mognet.job WHERE app = %(app)s AND created > 0 LIMIT 1"
@@ -122,8 +126,8 @@ async def relabel(tables: Tables, connection: Connection, old: bytes, new: bytes
 
 def _columns(entries: Collection[Entry]) -> dict[str, Any]:
     # In the order of the index: neighbours come one after the other, and nobody waits for somebody who waits for him.
-    columns = zip(*sorted(entries), strict=True)
-    return {name: list(column) for name, column in zip(("paths", "values", "createds", "seqs"), columns, strict=True)}
+    paths, values, createds, seqs = zip(*sorted(entries), strict=True)
+    return {"paths": Numbers(paths), "values": Blobs(values), "createds": list(createds), "seqs": Numbers(seqs)}
 
 
 # --- the paths
@@ -167,7 +171,7 @@ async def _declare(tables: Tables, connection: Connection, known: Known, wanted:
         # Those who have written are seen here, and those who are about to will know the path.
         await tables.run(connection, _ADD, names=new, whole=not await tables.all(connection, _ANY_JOB))
     if gone:
-        await tables.run(connection, _DROP, numbers=gone)
+        await tables.run(connection, _DROP, numbers=Numbers(gone))
     if new or gone:
         await tables.run(connection, _RAISE)
 
@@ -194,7 +198,7 @@ async def while_nobody_writes(tables: Tables, connection: Connection, work: Call
             tries += 1
             if tries == GATE_TRIES:
                 raise
-        await asyncio.sleep(random.uniform(0.5, 1.5) * milliseconds / 1000)
+        await asyncio.sleep(random.uniform(0.5, 1) * min(milliseconds, PAUSE_MILLISECONDS) / 1000)
         milliseconds = min(2 * milliseconds, most)
 
 
@@ -224,13 +228,13 @@ async def _walk(
     jobs = await tables.all(connection, _WALK, created=created, seq=seq, limit=limit)
     places = dict(await tables.all(connection, _LOCK, ids=[id for _, _, id in jobs]))
     # By a statement of its own: what was changed before the jobs could be locked is seen.
-    rows = await tables.all(connection, _METADATA, seqs=list(places))
+    rows = await tables.all(connection, _METADATA, seqs=Numbers(places))
     await put_labels(tables, connection, [entry for seq, data in rows for entry in entries_of(data, group, places[seq], seq)])
     whole = len(jobs) < limit
     left = 0 if whole else max(1, (left or 0) - len(jobs))
     if jobs:
         created, seq, _ = jobs[-1]
-    await tables.run(connection, _WALKED, created=created, seq=seq, remaining=left, whole=whole, numbers=list(group.values()))
+    await tables.run(connection, _WALKED, created=created, seq=seq, remaining=left, whole=whole, numbers=Numbers(group.values()))
     return len(jobs), left
 
 

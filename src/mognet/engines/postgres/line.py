@@ -11,7 +11,7 @@ from psycopg.errors import InvalidTextRepresentation
 
 from mognet.codec import labels
 from mognet.engines.postgres import statements as sql
-from mognet.engines.postgres.arrays import Blobs, Uuids
+from mognet.engines.postgres.arrays import Blobs, Numbers, Uuids
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.labels import drop_labels, entries_of
 from mognet.engines.postgres.rows import NUMBERS, WIDTH, make_record, token_text
@@ -96,7 +96,8 @@ def _submit_values(jobs: Sequence[Job], enqueue: bool, known: Known) -> tuple[st
     values["names"], values["name"] = in_common([job.name for job in jobs], to_column)
     values["queues"], values["queue"] = in_common([job.queue for job in jobs], to_column)
     values["labels"], values["label"] = in_common([job.label for job in jobs], to_column_or_none)
-    values["priorities"], values["priority"] = in_common([job.priority for job in jobs])
+    priorities, values["priority"] = in_common([job.priority for job in jobs])
+    values["priorities"] = Numbers(priorities)
     values["delays"], values["delay"] = in_common([job.delay for job in jobs], float)
     values["ttls"], values["ttl"] = in_common([job.ttl for job in jobs], seconds)
     values["latests"], values["latest"] = in_common([job.latest for job in jobs], seconds)
@@ -108,7 +109,7 @@ def _submit_values(jobs: Sequence[Job], enqueue: bool, known: Known) -> tuple[st
     if not known.paths:
         return sql.SUBMIT_CHILDREN if parents or fenced else sql.SUBMIT, values
     found = [labels(job.metadata, known.paths) for job in jobs]
-    values["paths"] = list(known.paths.values())
+    values["paths"] = Numbers(known.paths.values())
     values["values"] = b"\n".join([each.get(path, b"") for path in known.paths for each in found])
     return sql.SUBMIT_LABELLED_CHILDREN if parents or fenced else sql.SUBMIT_LABELLED, values
 
@@ -261,7 +262,7 @@ async def _finish(tables: Tables, connection: Connection, outcomes: Sequence[Out
         sql.FINISH,
         ids=Uuids([outcome.token.id for outcome in outcomes]),
         tokens=[token_text(outcome.token) for outcome in outcomes],
-        states=states,
+        states=Numbers(states),
         state=state,
         values=Blobs(values),
         value=value,
@@ -276,9 +277,9 @@ async def _settle(tables: Tables, connection: Connection, outcomes: Sequence[Out
         sql.SETTLE,
         ids=Uuids([outcome.token.id for outcome in outcomes]),
         tokens=[token_text(outcome.token) for outcome in outcomes],
-        numbers=list(numbers),
-        states=[NUMBERS[outcome.state] for outcome in outcomes],
-        agains=[_AGAIN[outcome.again] for outcome in outcomes],
+        numbers=Numbers(numbers),
+        states=Numbers(NUMBERS[outcome.state] for outcome in outcomes),
+        agains=Numbers(_AGAIN[outcome.again] for outcome in outcomes),
         delays=[float(outcome.delay) for outcome in outcomes],
         ttls=[seconds(outcome.ttl) for outcome in outcomes],
         value_ttls=[seconds(outcome.ttl if outcome.value is None else outcome.value_ttl) for outcome in outcomes],
@@ -289,7 +290,7 @@ async def _settle(tables: Tables, connection: Connection, outcomes: Sequence[Out
 async def drop_notes(tables: Tables, connection: Connection, jobs: Sequence[tuple[UUID, int]]) -> None:
     """Delete the notes of jobs that have ended; the sweep does it if this is not reached."""
     async with connection.transaction():
-        await tables.run(connection, sql.DROP_NOTES, seqs=[seq for _, seq in jobs])
+        await tables.run(connection, sql.DROP_NOTES, seqs=Numbers(seq for _, seq in jobs))
         await tables.run(connection, sql.UNMARK_NOTED, ids=sorted(id for id, _ in jobs))
 
 
@@ -305,7 +306,7 @@ async def remove(tables: Tables, connection: Connection, ids: Collection[UUID]) 
         return 0
     if rows[0][2] != known.version:
         raise Stale
-    seqs = [row[0] for row in rows]
+    seqs = Numbers(row[0] for row in rows)
     await tables.run(connection, sql.DROP_NOTES, seqs=seqs)
     if known.logged:
         await tables.run(connection, sql.DROP_LOGS, seqs=seqs)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from mognet.codec import merge_metadata
 from mognet.engines.postgres import statements as sql
+from mognet.engines.postgres.arrays import Numbers
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.labels import relabel
 from mognet.engines.postgres.line import remove
@@ -64,7 +65,7 @@ async def save(
             return None
         [(seq, noted, over, limited)] = rows
         if over:
-            await tables.run(connection, sql.DROP_NOTES, seqs=[seq])
+            await tables.run(connection, sql.DROP_NOTES, seqs=Numbers([seq]))
         names = {to_column(name): data for name, data in changes.items()}
         replaced = await tables.all(connection, sql.TAKE_NOTES, seq=seq, names=sorted(names)) if noted else []
         kept = {name: data for name, data in names.items() if data is not None}
@@ -200,7 +201,7 @@ async def _rerun(tables: Tables, connection: Connection, found: _Found, change: 
     if not rows:
         raise Stale
     if found.noted:
-        await tables.run(connection, sql.DROP_NOTES, seqs=[found.seq])
+        await tables.run(connection, sql.DROP_NOTES, seqs=Numbers([found.seq]))
     await relabel(tables, connection, record.metadata, metadata, record.created, found.seq)
     return Updated(await _reread(tables, connection, record.id), told=rows[0][0], again=True)
 
@@ -216,7 +217,7 @@ async def _end(tables: Tables, connection: Connection, change: Change, ids: Coll
     rows: list[tuple[Any, ...]] = await tables.all(
         connection, sql.END, state=NUMBERS[change.state], ttl=None if change.ttl is None else float(change.ttl), ids=sorted(ids)
     )
-    await tables.run(connection, sql.DROP_NOTES, seqs=[row[WIDTH - 1] for row in rows])
+    await tables.run(connection, sql.DROP_NOTES, seqs=Numbers(row[WIDTH - 1] for row in rows))
     return [make_record(row) for row in rows], max((row[WIDTH] for row in rows), default=0)
 
 

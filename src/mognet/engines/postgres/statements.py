@@ -27,8 +27,9 @@ _BODIES = "body AS (UPDATE mognet.content SET body = NULL WHERE seq = ANY(ARRAY(
 RECORD = f"{JOB}, label, metadata, progress, seq"
 _RECORD = f"{_JOB}, content.label, content.metadata, content.progress, job.seq"
 
-_GATE = "(SELECT 0 FROM mognet.gate WHERE app = %(app)s FOR KEY SHARE)"
-"""Shares the lock on the gate's table: that comes with its name, whether it is read or not (and it is not)."""
+_GATE = "(SELECT 0 FROM mognet.app WHERE false FOR KEY SHARE)"
+"""Shares a lock on the table "app", which is taken before the statement's snapshot, and touches no row. Whoever changes there what writers
+have to know locks it alone: then nobody writes any more who does not know yet."""
 
 CLOCK = f"""clock AS MATERIALIZED (
     SELECT {NOW} AS now, noted_until > {NOW} AS noting, CASE WHEN version < 0 THEN {_GATE} ELSE version END AS version

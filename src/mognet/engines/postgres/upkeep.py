@@ -6,6 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from mognet.engines.postgres import statements as sql
+from mognet.engines.postgres.arrays import Numbers
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.line import remove
 from mognet.engines.postgres.records import end_late
@@ -61,7 +62,7 @@ async def _expire(tables: Tables, connection: Connection, limit: int) -> tuple[i
         await remove(tables, connection, [id for id, _ in gone])
         count += len(gone)
     if notes:
-        count += await tables.run(connection, sql.DROP_NOTES, seqs=[seq for _, seq in notes])
+        count += await tables.run(connection, sql.DROP_NOTES, seqs=Numbers(seq for _, seq in notes))
         await tables.run(connection, sql.UNMARK_NOTED, ids=[id for id, _ in notes])
     if values:
         [(number,)] = await tables.all(connection, sql.DROP_VALUES, ids=values)

@@ -1,4 +1,4 @@
-DROP TABLE mognet.log, mognet.label, mognet.path, mognet.gate;
+DROP TABLE mognet.log, mognet.label, mognet.path;
 
 ALTER TABLE mognet.content DROP COLUMN progress;
 

@@ -6,10 +6,6 @@ ALTER TABLE mognet.app
     ADD COLUMN noted_from xid8 NOT NULL DEFAULT '0', -- the transaction that said so last
     ADD COLUMN epoch bigint NOT NULL DEFAULT 0; -- how often that began anew
 
--- Always empty. Whoever writes jobs shares a lock on this table, taken before the statement's snapshot; whoever changes what writers have
--- to know in "app" locks it alone. So nobody writes any more who does not know yet.
-CREATE TABLE mognet.gate (app integer PRIMARY KEY);
-
 -- The transaction of the last change that was noted.
 ALTER TABLE mognet.job ADD COLUMN changed xid8;
 
