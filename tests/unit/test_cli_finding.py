@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import io
 import os
 import pty
+import select
 import subprocess
 import sys
-import termios
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -271,10 +270,12 @@ class TestReindex:
 
 
 LOOK = """
-import sys
+import fcntl, signal, sys, termios
 from mognet import App, Request
 from mognet.cli import main
 
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # its terminal's Ctrl-C is for it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever began the tests ignores it
 app = App("kitchen", url="memory://")
 connect = app.connect
 
@@ -296,24 +297,14 @@ def test_the_question(typed: str, code: int, said: str, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     script = tmp_path / "look.py"
     script.write_text(LOOK)
-    process = subprocess.Popen(
-        [sys.executable, str(script)], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=tmp_path,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
-    )  # fmt: skip
+    command, environ = [sys.executable, str(script)], {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=tmp_path, env=environ)
     os.close(theirs)
-    screen = ""
     try:
-        while "[y/N]" not in screen:
-            screen += os.read(ours, 4096).decode()
+        screen = read_until(ours, "[y/N]")
         assert "delete 3 jobs (3 PENDING)? [y/N]" in screen
         os.write(ours, typed.encode())
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            try:
-                screen += os.read(ours, 4096).decode()
-            except OSError:  # it has left
-                break
+        screen += read_until(ours, None)
         assert process.wait(30) == code
         assert said in screen
         assert "Traceback" not in screen
@@ -321,6 +312,20 @@ def test_the_question(typed: str, code: int, said: str, tmp_path: Path) -> None:
         process.kill()
         process.wait()
         os.close(ours)
+
+
+def read_until(terminal: int, text: str | None) -> str:
+    """What is written until a text comes, or until nobody writes any more."""
+    screen, end = "", time.monotonic() + 60
+    while text is None or text not in screen:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, end - time.monotonic()))
+        assert ready, f"it writes no more: {screen!r}"
+        try:
+            screen += os.read(terminal, 4096).decode()
+        except OSError:  # it has left
+            assert text is None, screen
+            break
+    return screen
 
 
 def test_ids_are_looked_up_before_anything_is_done(jobs: list[str], mognet: Mognet) -> None:
