@@ -142,8 +142,9 @@ async def idlers(place: str, number: int) -> None:
     """So many workers without work in one process, until it is killed: to their server they look like as many processes."""
     apps = [make(place, "idle", node_id=f"idler-{uuid4()}") for _ in range(number)]
     workers = [asyncio.create_task(app.start()) for app in apps]
-    await asyncio.sleep(number / 20)
-    assert all(app.worker is not None and app.worker.ready for app in apps), "not all workers have come up"
+    async with asyncio.timeout(60):
+        while not all(app.worker is not None and app.worker.ready for app in apps):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.1)
     report(ready=number)
     await asyncio.gather(*workers)
 

@@ -32,6 +32,12 @@ MOST_WAITING = 10_000
 """Signals that wait to be sent while the server cannot be reached; older ones are dropped."""
 
 
+# To notify nobody would cost all who commit at the same time: the server has one lock for it.
+_NOTIFY = """
+SELECT pg_notify(channel, text) FROM unnest(%s::text[], %s::text[], %s::int8[]) AS each(channel, text, lock)
+WHERE NOT pg_try_advisory_xact_lock(lock)"""
+
+
 class Kind(StrEnum):
     """What is listened to, each on a channel of its own."""
 
@@ -54,12 +60,14 @@ class Waiter:
         if queues is None or not self._queues.isdisjoint(queues):
             self._rung.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Until the next ring since the last wait, or so many seconds."""
+    async def wait(self, seconds: float) -> bool:
+        """Until the next ring since the last wait, or so many seconds; whether it rang."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._rung.wait()
+        rung = self._rung.is_set()
         self._rung.clear()
+        return rung
 
 
 class Doorbell:
@@ -93,23 +101,28 @@ class Doorbell:
         """Whether a ring of others would be heard now."""
         return Kind.BELL in self._listening
 
-    def ring(self, queues: Collection[str]) -> None:
-        """Something came in line: tell those who wait here at once, the others soon."""
+    def ear(self, kind: Kind) -> int:
+        """The number of the advisory lock that all share who listen to this."""
+        return self._locks[kind]
+
+    def ring(self, queues: Collection[str], *, heard: bool = True) -> None:
+        """Something came in line: tell those who wait here at once, the others soon, unless it is known that there are none."""
         if queues:
             self._ring_here(queues)
-            self._bell |= set(queues)
-            self.start()
+            if heard:
+                self._bell |= set(queues)
+                self.start()
 
     def letter(self, queues: Collection[str]) -> tuple[str, str]:
         """Channel and text of a ring that somebody else's transaction sends when it commits."""
         return self._channels[Kind.BELL], _bell_text(set(queues))
 
-    def tell_done(self, ended: Sequence[tuple[Record, bytes | None]]) -> None:
-        """Jobs have reached a final state."""
+    def tell_done(self, ended: Sequence[tuple[Record, bytes | None]], *, heard: bool = True) -> None:
+        """Jobs have reached a final state. Others are told, unless it is known that nobody listens."""
         for record, value in ended:
             small = value if value is None or len(value) <= SMALL_VALUE else None
             self._exchange.publish_lazily(DONE, lambda record=record, small=small: pack_done(record, small))  # type: ignore[misc]
-        if ended:
+        if ended and heard:
             self._done += ended
             del self._done[:-MOST_WAITING]
             self.start()
@@ -222,8 +235,6 @@ class Doorbell:
         loop = asyncio.get_running_loop()
         connection.add_notify_handler(self._notified)
         self._pid = connection.info.backend_pid
-        await self._listen(connection)
-        self._ring_here(None)
         while True:
             self._wake.clear()
             await self._listen(connection)
@@ -274,6 +285,8 @@ class Doorbell:
             f'UNLISTEN "{self._channels[kind]}"; SELECT pg_advisory_unlock_shared({self._locks[kind]})' for kind in self._listening - wanted
         ]
         await self._execute_only(connection, "; ".join(steps))
+        if Kind.BELL in wanted - self._listening:
+            self._ring_here(None)  # what came in line before it was heard
         self._listening = wanted
         async with self._heard:
             self._heard.notify_all()
@@ -308,36 +321,17 @@ class Doorbell:
         if not (queues or talk or done):
             return
         try:
-            spoken = [signal for signal, _ in talk]
-            finished = [signal for signal in spoken if signal.channel == DONE]
-            talked = [signal for signal in spoken if signal.channel != DONE]
-            wanted = [kind for kind, what in ((Kind.BELL, queues), (Kind.TALK, talked), (Kind.DONE, done or finished)) if what]
-            heard = await self._who_listens(connection, wanted)
-            letters: list[tuple[str, str]] = []
-            if Kind.BELL in heard:
-                letters.append((self._channels[Kind.BELL], _bell_text(queues)))
-            if Kind.TALK in heard:
-                letters += [(self._channels[Kind.TALK], each) for signal in talked for each in sealed(signal)]
-            if Kind.DONE in heard:
-                letters += [(self._channels[Kind.DONE], each) for record, value in done for each in _done_letters(record, value)]
-                letters += [(self._channels[Kind.DONE], each) for signal in finished for each in sealed(signal)]
-            if letters:
-                values = [[channel for channel, _ in letters], [text for _, text in letters]]
-                await self._execute(
-                    connection, "SELECT pg_notify(channel, text) FROM unnest(%s::text[], %s::text[]) AS each(channel, text)", values
-                )
+            letters = [(Kind.BELL, _bell_text(queues))] if queues else []
+            letters += [(Kind.DONE, each) for record, value in done for each in _done_letters(record, value)]
+            for signal, _ in talk:
+                kind = Kind.DONE if signal.channel == DONE else Kind.TALK
+                letters += [(kind, each) for each in sealed(signal)]
+            channels, texts, locks = zip(*[(self._channels[kind], text, self._locks[kind]) for kind, text in letters], strict=True)
+            await self._execute(connection, _NOTIFY, [list(channels), list(texts), list(locks)])
         finally:
             for _, sent in talk:
                 if not sent.done():
                     sent.set_result(None)
-
-    async def _who_listens(self, connection: Connection, kinds: Sequence[Kind]) -> set[Kind]:
-        rows = await self._execute(
-            connection,
-            "SELECT pg_try_advisory_xact_lock(each) FROM unnest(%s::int8[]) AS each",
-            [[self._locks[kind] for kind in kinds]],
-        )
-        return {kind for kind, (nobody,) in zip(kinds, rows, strict=True) if not nobody}
 
 
 def _lock_number(channel: str) -> int:

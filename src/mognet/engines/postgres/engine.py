@@ -18,7 +18,7 @@ from mognet.engine import GroupBy
 from mognet.engines.postgres import line, records, upkeep
 from mognet.engines.postgres import search as searching
 from mognet.engines.postgres.connecting import Connection
-from mognet.engines.postgres.doorbell import Doorbell
+from mognet.engines.postgres.doorbell import Doorbell, Kind
 from mognet.engines.postgres.line import Tables
 from mognet.engines.postgres.migrate import app_number, migrate
 from mognet.engines.postgres.pool import Pool
@@ -122,9 +122,11 @@ class PostgresEngine:
         bell = self._doorbell
 
         def tell(answer: line.Submitted) -> None:
-            bell.ring({job.queue for job, new in zip(jobs, answer.added, strict=True) if new and (enqueue or job.delay > 0)})
+            queues = {job.queue for job, new in zip(jobs, answer.added, strict=True) if new and (enqueue or job.delay > 0)}
+            bell.ring(queues, heard=answer.heard)
 
-        answer = await self._run(lambda connection: line.submit(self._tables, connection, jobs, enqueue), tell)
+        ear = bell.ear(Kind.BELL)
+        answer = await self._run(lambda connection: line.submit(self._tables, connection, jobs, enqueue, ear), tell)
         if answer.born_revoked:
             born = await self.get(answer.born_revoked)
             bell.tell_done([(record, None) for record in born if record is not None])
@@ -173,7 +175,9 @@ class PostgresEngine:
                 due_in = await self._run(lambda connection: line.next_due(self._tables, connection, columns, wanted))
                 look = LOOK_EVERY if self._doorbell.hears_bells else LOOK_OFTEN
                 # What is due now and was not taken is just being taken by others.
-                await waiter.wait(min(left, look * random.uniform(0.8, 1.2), max(due_in, random.uniform(0.002, 0.02))))
+                seconds = min(left, look * random.uniform(0.8, 1.2), max(due_in, random.uniform(0.002, 0.02)))
+                if not await waiter.wait(seconds) and seconds == left and self._doorbell.hears_bells:
+                    return []  # the next claim looks
 
     async def _claim_now(self, node: str, queues: Sequence[str], limit: int, lease: float, ids: Sequence[UUID] | None) -> list[Claim]:
         if limit <= 0 or not queues:
@@ -234,11 +238,11 @@ class PostgresEngine:
 
         def tell(answer: line.Settled) -> None:
             pairs = [(record, outcome) for record, outcome in zip(answer.records, outcomes, strict=True) if record is not None]
-            bell.tell_done([(record, outcome.value) for record, outcome in pairs if outcome.again is None])
+            bell.tell_done([(record, outcome.value) for record, outcome in pairs if outcome.again is None], heard=answer.heard)
             bell.ring({record.queue for record, outcome in pairs if outcome.again is not None})
 
         async def work(connection: Connection) -> line.Settled:
-            answer = await line.settle(self._tables, connection, outcomes)
+            answer = await line.settle(self._tables, connection, outcomes, bell.ear(Kind.DONE))
             if answer.noted:
                 await line.drop_notes(self._tables, connection, answer.noted)
             return answer

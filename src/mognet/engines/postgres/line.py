@@ -49,17 +49,23 @@ class Submitted(NamedTuple):
 
     added: list[bool]
     born_revoked: list[UUID]
+    heard: bool
+    """Whether somebody listens for new jobs."""
 
 
-async def submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool) -> Submitted:
+async def submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool, ear: int) -> Submitted:
     """Store jobs and put them in line, all or none. More than one statement only if some depend on others of the same batch."""
     runs = list(in_runs(jobs))
     if len(runs) <= 1:
-        answers = [await _submit(tables, connection, run, enqueue) for run in runs]
+        answers = [await _submit(tables, connection, run, enqueue, ear) for run in runs]
     else:
         async with connection.transaction():
-            answers = [await _submit(tables, connection, run, enqueue) for run in runs]
-    return Submitted([new for answer in answers for new in answer.added], [id for answer in answers for id in answer.born_revoked])
+            answers = [await _submit(tables, connection, run, enqueue, ear) for run in runs]
+    return Submitted(
+        [new for answer in answers for new in answer.added],
+        [id for answer in answers for id in answer.born_revoked],
+        any(answer.heard for answer in answers),
+    )
 
 
 def in_runs(jobs: Sequence[Job]) -> Iterator[list[Job]]:
@@ -76,12 +82,13 @@ def in_runs(jobs: Sequence[Job]) -> Iterator[list[Job]]:
         yield run
 
 
-def submit_values(jobs: Sequence[Job], enqueue: bool) -> tuple[str, dict[str, Any]]:
+def submit_values(jobs: Sequence[Job], enqueue: bool, ear: int | None) -> tuple[str, dict[str, Any]]:
     """The statement that adds these jobs, and its values."""
     parents = {job.parent for job in jobs if job.parent is not None}
     fenced = any(job.parent_token is not None for job in jobs)
     values: dict[str, Any] = {
         "enqueue": enqueue,
+        "ear": ear,
         "ids": [job.id for job in jobs],
         "ids_parent": [job.parent for job in jobs] if parents else [],
         "roots": [job.root for job in jobs] if any(job.root is not None for job in jobs) else [],
@@ -119,15 +126,16 @@ def _fence(job: Job) -> str | None:
     return token_text(job.parent_token) if job.parent_token.id == job.parent else "nobody"
 
 
-async def _submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool) -> Submitted:
-    statement, values = submit_values(jobs, enqueue)
+async def _submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool, ear: int) -> Submitted:
+    statement, values = submit_values(jobs, enqueue, ear)
     return submitted(jobs, await tables.all(connection, statement, **values))
 
 
 def submitted(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> Submitted:
     """What the rows of a submit say."""
-    states = {id: state for id, state in rows}
-    return Submitted([states.get(job.id) == 0 for job in jobs], [id for id, state in states.items() if state == _REVOKED])
+    states = {id: state for id, state, _ in rows}
+    heard = any(not alone for _, _, alone in rows[:1])
+    return Submitted([states.get(job.id) == 0 for job in jobs], [id for id, state in states.items() if state == _REVOKED], heard)
 
 
 def submit_over(
@@ -135,7 +143,7 @@ def submit_over(
 ) -> Iterator[tuple[bytes, dict[str, Any], Callable[[Sequence[tuple[Any, ...]]], list[bool]]]]:
     """Statements that add jobs in somebody else's transaction, and what their rows mean; the last one rings when that commits."""
     for run in in_runs(jobs):
-        statement, values = submit_values(run, True)
+        statement, values = submit_values(run, True, None)  # nobody is kept from listening for as long as that lasts
         yield qualified(statement, tables.schema), {"app": tables.app, **values}, lambda rows, run=run: submitted(run, rows).added  # type: ignore[misc]
     yield b"SELECT pg_notify(%(channel)s, %(text)s)", {"channel": letter[0], "text": letter[1]}, lambda rows: []
 
@@ -185,10 +193,14 @@ async def next_due(tables: Tables, connection: Connection, queues: Sequence[str]
 
 async def extend(tables: Tables, connection: Connection, tokens: Collection[Token], lease: float) -> set[Token]:
     """Let leases end later."""
-    wanted = sorted(tokens)
-    values = {"ids": [token.id for token in wanted], "tokens": [token_text(token) for token in wanted]}
-    rows = await tables.all(connection, sql.EXTEND, **values, lease=float(lease))
-    return {wanted[number - 1] for (number,) in rows}
+    held: set[Token] = set()
+    rest = sorted(tokens)
+    while rest:  # of two tokens of one job, one at a time
+        wanted = {token.id: token for token in rest}
+        values = {"ids": list(wanted), "tokens": [token_text(token) for token in wanted.values()]}
+        held |= {wanted[id] for (id,) in await tables.all(connection, sql.EXTEND, **values, lease=float(lease))}
+        rest = [token for token in rest if wanted[token.id] is not token]
+    return held
 
 
 # --- settle
@@ -200,34 +212,39 @@ class Settled(NamedTuple):
     records: list[Record | None]
     noted: list[tuple[UUID, int]]
     """Those of the jobs that have ended which leave notes: id and key."""
+    heard: bool
+    """Whether somebody listens for the ends of jobs."""
 
 
-async def settle(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> Settled:
+async def settle(tables: Tables, connection: Connection, outcomes: Sequence[Outcome], ear: int) -> Settled:
     """End attempts; of equal tokens only the first counts."""
     first = {outcome.token: number for number, outcome in reversed(list(enumerate(outcomes)))}
     numbers = [first[token] for token in sorted(first)]
     chosen = [outcomes[number] for number in numbers]
     one = chosen[0]
-    if all(
+    if len({token.id for token in first}) == len(first) and all(
         each.again is None and (each.ttl, each.value_ttl, each.value is None) == (one.ttl, one.value_ttl, one.value is None)
         for each in chosen
     ):
-        rows = [(*row[:WIDTH], numbers[row[WIDTH]], *row[WIDTH + 1 :]) for row in await _finish(tables, connection, chosen)]
+        number_of = {token.id: number for token, number in first.items()}
+        rows = [(*row[:WIDTH], number_of[row[0]], *row[WIDTH:]) for row in await _finish(tables, connection, chosen, ear)]
     else:
-        rows = await _settle(tables, connection, chosen, numbers)
+        rows = await _settle(tables, connection, chosen, numbers, ear)
     records: list[Record | None] = [None] * len(outcomes)
     for row in rows:
         records[row[WIDTH]] = make_record(row)
-    return Settled(records, [(row[0], row[WIDTH + 1]) for row in rows if row[WIDTH + 2]])
+    noted = [(row[0], row[WIDTH + 1]) for row in rows if row[WIDTH + 2]]
+    return Settled(records, noted, any(not row[WIDTH + 3] for row in rows[:1]))
 
 
-async def _finish(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
+async def _finish(tables: Tables, connection: Connection, outcomes: Sequence[Outcome], ear: int) -> list[tuple[Any, ...]]:
     one = outcomes[0]
     states, state = in_common([NUMBERS[outcome.state] for outcome in outcomes])
     values, value = in_common([outcome.value for outcome in outcomes])
     return await tables.all(
         connection,
         sql.FINISH,
+        ear=ear,
         ids=[outcome.token.id for outcome in outcomes],
         tokens=[token_text(outcome.token) for outcome in outcomes],
         states=states,
@@ -239,10 +256,13 @@ async def _finish(tables: Tables, connection: Connection, outcomes: Sequence[Out
     )
 
 
-async def _settle(tables: Tables, connection: Connection, outcomes: Sequence[Outcome], numbers: Sequence[int]) -> list[tuple[Any, ...]]:
+async def _settle(
+    tables: Tables, connection: Connection, outcomes: Sequence[Outcome], numbers: Sequence[int], ear: int
+) -> list[tuple[Any, ...]]:
     return await tables.all(
         connection,
         sql.SETTLE,
+        ear=ear,
         ids=[outcome.token.id for outcome in outcomes],
         tokens=[token_text(outcome.token) for outcome in outcomes],
         numbers=list(numbers),
