@@ -20,6 +20,9 @@ T = TypeVar("T")
 SPARE = 32
 """Jobs that a claim looks at beyond those it wants, since others may just be taking some."""
 
+PIECE = 100
+"""Ends of different kinds that one statement stores: it compares all with all."""
+
 _AGAIN = {None: 0, Again.RETRY: 1, Again.PAUSE: 2, Again.RELEASE: 3}
 _REVOKED = NUMBERS[ResultState.REVOKED]
 

@@ -22,8 +22,8 @@ from mognet.engines.rabbitmq.wire import Message, TicketChannel, Wire, spec
 from mognet.exceptions import ConnectionError
 from mognet.records import Delivery, Ticket
 
-FEWEST_GETS, MOST_GETS = 4, 500
-"""Messages that are asked for in one go from one queue: at first as many as it had last time, then more and more."""
+FIRST_GETS, MOST_GETS = 4, 500
+"""Messages that are asked for in one go from one queue: at first as many as it had last time (but one), then more and more."""
 
 JUST_NOW = 0.2
 """Seconds after a wait in which a ticket that is there should have been brought."""
@@ -118,7 +118,7 @@ class TakingLink(Link):
             for grown in itertools.count():
                 thirsty = [pile for pile in piles if not pile.dry and not pile.heads]
                 most = min(limit - len(chosen), MOST_GETS, share if grown == 0 else limit)
-                await self._draw({pile: min(most, self._yield.get(pile.queue, FEWEST_GETS) * 4**grown) for pile in thirsty})
+                await self._draw({pile: min(most, self._yield.get(pile.queue, FIRST_GETS) * 4**grown) for pile in thirsty})
                 choose(piles, chosen, limit)
                 if len(chosen) >= limit or all(pile.dry and not pile.heads for pile in piles):
                     break
@@ -127,7 +127,7 @@ class TakingLink(Link):
             raise
         self._return(*(pile.heads for pile in piles))
         for pile in piles:
-            self._yield[pile.queue] = max(FEWEST_GETS, pile.taken)
+            self._yield[pile.queue] = max(1, pile.taken)
         if chosen:
             self._found()
         return chosen

@@ -35,6 +35,7 @@ class Wire:
         self._timeout = timeout
         self._outbox: list[bytes] = []
         self._filled = asyncio.Event()
+        self._spoke = asyncio.Event()
         self._heard = 0
         self.error: Exception | None = None
         self.broken = asyncio.Event()
@@ -46,6 +47,7 @@ class Wire:
             raise ConnectionError(f"the connection to Redis broke: {self.error}") from self.error
         self._outbox += self._connection.pack_command(*command)
         self._filled.set()
+        self._spoke.set()
 
     async def close(self) -> None:
         """Close at once. What waits for an answer gets a ConnectionError."""
@@ -105,18 +107,30 @@ class Wire:
                 raise reply
 
     async def _watch(self) -> None:
-        # In ticks, not by the clock: after the loop was held up, the answer gets its chance to be read first.
+        # In ticks, not by the clock: after the loop was held up, the answer gets its chance to be read first. No ticks while nothing
+        # is expected: they would be most of what an idle process does.
         heard, silent = self._heard, 0
         while True:
-            await asyncio.sleep(TICK)
-            silent = 0 if heard != self._heard else silent + 1
-            heard = self._heard
             if self._expects():
-                if silent * TICK >= self._timeout:
+                await asyncio.sleep(TICK)
+                silent = 0 if heard != self._heard else silent + 1
+                if silent * TICK >= self._timeout and self._expects():
                     raise TimeoutError(f"no answer for {self._timeout:g} s")
-            elif silent * TICK >= PING_AFTER:
+            else:
                 silent = 0
-                self._ping()
+                if not await self._speaks(PING_AFTER) and heard == self._heard:
+                    self._ping()
+            heard = self._heard
+
+    async def _speaks(self, seconds: float) -> bool:
+        """Whether something is sent within so many seconds."""
+        self._spoke.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._spoke.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
 class Commands(Wire):
