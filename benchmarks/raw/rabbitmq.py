@@ -8,7 +8,7 @@ import aiormq
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 
-from benchmarks.raw.common import ARGUMENTS, BATCH, LANES, Client, main
+from benchmarks.raw.common import BATCH, LANES, Client, arguments, main
 
 PREFETCH = 2 * LANES * BATCH
 QUEUES = ("raw", "asked")
@@ -53,11 +53,11 @@ class RawRabbitMQ:
         await self._store.__aexit__(*exc)
 
     async def give(self, lane: int, number: int) -> None:
-        await asyncio.gather(*(self._publish(lane, "raw", uuid4().hex) for _ in range(number)))
+        await asyncio.gather(*(self._publish(lane, "raw", uuid4().hex, each) for each in range(number)))
 
-    async def _publish(self, lane: int, queue: str, id: str) -> None:
-        properties = spec.Basic.Properties(delivery_mode=2, message_id=id)
-        await self._lanes[lane].basic_publish(ARGUMENTS, routing_key=queue, properties=properties, mandatory=True, wait=False)
+    async def _publish(self, lane: int, queue: str, id: str, number: int = 0) -> None:
+        properties, body = spec.Basic.Properties(delivery_mode=2, message_id=id), arguments(number)
+        await self._lanes[lane].basic_publish(body, routing_key=queue, properties=properties, mandatory=True, wait=False)
 
     async def take(self, lane: int, number: int) -> int:
         messages = await self._pull("raw", number)

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from benchmarks.raw.common import ARGUMENTS, Client, main
+from benchmarks.raw.common import Client, arguments, main, results
 
 TTL = 600
 
@@ -21,8 +21,8 @@ class RawRedis:
 
     async def give(self, lane: int, number: int) -> None:
         pipeline = self._redis.pipeline(transaction=False)
-        for _ in range(number):
-            pipeline.lpush("raw", uuid4().hex.encode() + ARGUMENTS)
+        for each in range(number):
+            pipeline.lpush("raw", uuid4().hex.encode() + arguments(each))
         await pipeline.execute()
 
     async def take(self, lane: int, number: int) -> int:
@@ -36,12 +36,12 @@ class RawRedis:
     async def keep(self, lane: int, ids: list[str]) -> None:
         """Store the results of these jobs."""
         pipeline = self._redis.pipeline(transaction=False)
-        for id in ids:
-            pipeline.set(f"result:{id}", b"1", ex=TTL)
+        for id, result in zip(ids, results(ids), strict=True):
+            pipeline.set(f"result:{id}", result, ex=TTL)
         await pipeline.execute()
 
     async def ask(self, id: str) -> None:
-        await self._redis.lpush("asked", id.encode() + ARGUMENTS)
+        await self._redis.lpush("asked", id.encode() + arguments(0))
         await self.told(id)
 
     async def listen(self, channel: str) -> None:

@@ -17,6 +17,14 @@ from redis.exceptions import RedisError, ResponseError
 
 from mognet.exceptions import ConnectionError
 
+_pack: Callable[[tuple[Any, ...]], bytes] | None
+try:
+    from hiredis import pack_command
+except ImportError:  # installed by other means than the extra
+    _pack = None
+else:
+    _pack = pack_command
+
 TICK = 0.25
 """Seconds between two looks whether an answer is overdue."""
 
@@ -45,7 +53,10 @@ class Wire:
         """Send a command; to read its answer is the subclass's business. Raises ConnectionError on a broken connection."""
         if self.error is not None:
             raise ConnectionError(f"the connection to Redis broke: {self.error}") from self.error
-        self._outbox += self._connection.pack_command(*command)
+        if _pack is None:
+            self._outbox += self._connection.pack_command(*command)
+        else:  # ten times as fast for the thousands of arguments of a batch
+            self._outbox.append(_pack(command))
         self._filled.set()
         self._spoke.set()
 
