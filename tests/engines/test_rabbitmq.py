@@ -389,8 +389,9 @@ async def test_a_consumer_stays_from_one_wait_to_the_next(broker: RabbitMQBroker
     taker, other = await lab.broker(), await lab.broker()
     monkeypatch.setattr("mognet.engines.rabbitmq.taking.LINGER", 5.0)
     for ask in (0.0, 5.0):
-        assert await taker.pull(["q"], 3, 0.2) == []
-        link = await taker.taking.link(1)
+        assert await taker.pull(["q"], 3) == []
+        link = await taker.taking.link(5)
+        assert await link.wait(["q"], 0.05) is None
         assert link.lingers(["q"])
         await broker.push(tickets(1))
         if ask:
@@ -400,7 +401,7 @@ async def test_a_consumer_stays_from_one_wait_to_the_next(broker: RabbitMQBroker
         taker.ack([found])
         assert not link.lingers(["q"])
     monkeypatch.setattr("mognet.engines.rabbitmq.taking.LINGER", 0.05)
-    assert await taker.pull(["q"], 3, 0.2) == []
+    assert await link.wait(["q"], 0.05) is None
     await broker.push(tickets(1))
     [found] = await other.pull(["q"], 3, 5.0)
     other.ack([found])
