@@ -52,6 +52,7 @@ async def test_hot_statements_do_not_scan(url: str) -> None:
             await line.claim(tables, connection, "n", ["q", "r"], 9, 1.0, None, "h")
             await line.extend(tables, connection, [token], 1.0)
             await line.settle(tables, connection, [succeeded(token, b"1")])
+            await tables.all(connection, line.sql.ANYTHING, grace=1.0)
             await tables.all(connection, line.sql.NEXT_DUE, queues=["q"])
 
         with pytest.raises(ValueError, match="unpack"):

@@ -405,5 +405,30 @@ async def test_a_consumer_that_brings_nothing(broker: RabbitMQBroker, lab: Lab, 
     assert not link.alive
 
 
+async def test_a_consumer_stays_from_one_wait_to_the_next(broker: RabbitMQBroker, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it brings in between is not lost, whoever asks next; and when nobody does, others get it."""
+    taker, other = await lab.broker(), await lab.broker()
+    monkeypatch.setattr("mognet.engines.rabbitmq.taking.LINGER", 5.0)
+    for ask in (0.0, 5.0):
+        assert await taker.pull(["q"], 3) == []
+        link = await taker.taking.link(5)
+        assert await link.wait(["q"], 0.05) is None
+        assert link.lingers(["q"])
+        await broker.push(tickets(1))
+        if ask:
+            while link.lingers(["q"]):  # noqa: ASYNC110 - until it has brought the ticket, of which nobody is told
+                await asyncio.sleep(0)
+        [found] = await taker.pull(["q"], 3, ask)
+        taker.ack([found])
+        assert not link.lingers(["q"])
+    monkeypatch.setattr("mognet.engines.rabbitmq.taking.LINGER", 0.05)
+    assert await link.wait(["q"], 0.05) is None
+    await broker.push(tickets(1))
+    [found] = await other.pull(["q"], 3, 5.0)
+    other.ack([found])
+    assert link.alive
+    assert link.misses == 0
+
+
 def test_nothing_is_consumed_with_a_global_prefetch() -> None:
     assert spec.Basic.Qos().global_ is False

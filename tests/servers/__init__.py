@@ -56,6 +56,11 @@ class Server:
         self.env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The process, while it runs."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Start it, and return when it answers."""
         with (self.folder / "log").open("ab") as log:

@@ -55,6 +55,8 @@ class Paired:
         self._plenty = False
         """Whether the broker had as many tickets as were asked for, last time."""
         self._tickets_turn = False
+        self._idle = False
+        """Whether the last claim found nothing: then the next one waits at once, which begins with a look at both."""
         self._unsure: dict[UUID, None] = {}
         """Jobs that may have been stored by a submit that failed; if they are submitted again, they need a ticket all the same."""
         self._queues: dict[str, None] = {}
@@ -149,9 +151,14 @@ class Paired:
         self._queues |= dict.fromkeys(queues)
         call = _Call(self, node, queues, limit, lease)
         until = self._now() + wait
-        claims = await (call.best() if self._exact else call.at_once(patient=wait > 0))
+        claims: list[Claim] = []
+        if self._exact:
+            claims = await call.best()
+        elif wait <= 0 or not self._idle:
+            claims = await call.at_once(patient=wait > 0)
         while not claims and (left := until - self._now()) > 0:
             claims = await call.first(left)
+        self._idle = not claims
         return claims
 
     async def _claim_ids(

@@ -33,6 +33,12 @@ MOST_WAITING = 10_000
 """Signals that wait to be sent while the server cannot be reached; older ones are dropped."""
 
 
+# To notify nobody would cost all who commit at the same time: the server has one lock for it.
+_NOTIFY = """
+SELECT pg_notify(channel, text) FROM unnest(%s::text[], %s::text[], %s::int8[]) AS each(channel, text, lock)
+WHERE NOT pg_try_advisory_xact_lock(lock)"""
+
+
 class Kind(StrEnum):
     """What is listened to, each on a channel of its own."""
 
@@ -62,12 +68,14 @@ class Waiter:
         if queues is None or not self._queues.isdisjoint(queues):
             self._rung.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Until the next ring since the last wait, or so many seconds."""
+    async def wait(self, seconds: float) -> bool:
+        """Until the next ring since the last wait, or so many seconds; whether it rang."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._rung.wait()
+        rung = self._rung.is_set()
         self._rung.clear()
+        return rung
 
 
 class Doorbell:
@@ -107,24 +115,25 @@ class Doorbell:
         """The number of the advisory lock that all share who listen to this."""
         return self._locks[kind]
 
-    def ring(self, queues: Collection[str]) -> None:
-        """Something came in line: tell those who wait here at once, the others soon."""
+    def ring(self, queues: Collection[str], *, heard: bool = True) -> None:
+        """Something came in line: tell those who wait here at once, the others soon, unless it is known that there are none."""
         if queues:
             self._ring_here(queues)
-            self._bell |= set(queues)
-            self.start()
+            if heard:
+                self._bell |= set(queues)
+                self.start()
 
     def letters(self, queues: Collection[str], *, changed: bool) -> list[tuple[str, str]]:
         """Channels and texts of the rings that somebody else's transaction sends when it commits."""
         letters = [(self._channels[Kind.BELL], _bell_text(set(queues)))]
         return [*letters, (self._channels[Kind.CHANGED], _CHANGED)] if changed else letters
 
-    def tell_done(self, ended: Sequence[tuple[Record, bytes | None]]) -> None:
-        """Jobs have reached a final state."""
+    def tell_done(self, ended: Sequence[tuple[Record, bytes | None]], *, heard: bool = True) -> None:
+        """Jobs have reached a final state. Others are told, unless it is known that nobody listens."""
         for record, value in ended:
             small = value if value is None or len(value) <= SMALL_VALUE else None
             self._exchange.publish_lazily(DONE, lambda record=record, small=small: pack_done(record, small))  # type: ignore[misc]
-        if ended:
+        if ended and heard:
             self._done += ended
             del self._done[:-MOST_WAITING]
             self.start()
@@ -245,8 +254,6 @@ class Doorbell:
         loop = asyncio.get_running_loop()
         connection.add_notify_handler(self._notified)
         self._pid = connection.info.backend_pid
-        await self._listen(connection)
-        self._ring_here(None)
         while True:
             self._wake.clear()
             await self._listen(connection)
@@ -299,6 +306,8 @@ class Doorbell:
             f'UNLISTEN "{self._channels[kind]}"; SELECT pg_advisory_unlock_shared({self._locks[kind]})' for kind in self._listening - wanted
         ]
         await self._execute_only(connection, "; ".join(steps))
+        if Kind.BELL in wanted - self._listening:
+            self._ring_here(None)  # what came in line before it was heard
         self._listening = wanted
         async with self._heard:
             self._heard.notify_all()
@@ -334,34 +343,16 @@ class Doorbell:
         if not (queues or talk or done or changed):
             return
         try:
-            spoken = [(Kind.of(signal.channel), signal) for signal, _ in talk]
-            wanted = {kind for kind, what in ((Kind.BELL, queues), (Kind.DONE, done), (Kind.CHANGED, changed)) if what}
-            heard = await self._who_listens(connection, [*wanted | {kind for kind, _ in spoken}])
-            letters: list[tuple[str, str]] = []
-            if Kind.BELL in heard and queues:
-                letters.append((self._channels[Kind.BELL], _bell_text(queues)))
-            if Kind.DONE in heard:
-                letters += [(self._channels[Kind.DONE], each) for record, value in done for each in _done_letters(record, value)]
-            if Kind.CHANGED in heard and changed:
-                letters.append((self._channels[Kind.CHANGED], _CHANGED))
-            letters += [(self._channels[kind], each) for kind, signal in spoken if kind in heard for each in sealed(signal)]
-            if letters:
-                values = [[channel for channel, _ in letters], [text for _, text in letters]]
-                await self._execute(
-                    connection, "SELECT pg_notify(channel, text) FROM unnest(%s::text[], %s::text[]) AS each(channel, text)", values
-                )
+            letters = [(Kind.BELL, _bell_text(queues))] if queues else []
+            letters += [(Kind.DONE, each) for record, value in done for each in _done_letters(record, value)]
+            letters += [(Kind.CHANGED, _CHANGED)] if changed else []
+            letters += [(Kind.of(signal.channel), each) for signal, _ in talk for each in sealed(signal)]
+            channels, texts, locks = zip(*[(self._channels[kind], text, self._locks[kind]) for kind, text in letters], strict=True)
+            await self._execute(connection, _NOTIFY, [list(channels), list(texts), list(locks)])
         finally:
             for _, sent in talk:
                 if not sent.done():
                     sent.set_result(None)
-
-    async def _who_listens(self, connection: Connection, kinds: Sequence[Kind]) -> set[Kind]:
-        rows = await self._execute(
-            connection,
-            "SELECT pg_try_advisory_xact_lock(each) FROM unnest(%s::int8[]) AS each",
-            [[self._locks[kind] for kind in kinds]],
-        )
-        return {kind for kind, (nobody,) in zip(kinds, rows, strict=True) if not nobody}
 
 
 _CHANGED = next(sealed(Signal(CHANGED, b"")))

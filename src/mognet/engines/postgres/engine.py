@@ -79,7 +79,8 @@ class PostgresEngine:
             await pool.close(0.0)
             raise
         self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), self._tables.app, self._doors)
-        self._tables = self._tables._replace(watchers=self._bell.ear(Kind.CHANGED))
+        watchers, workers, waiters = (self._bell.ear(kind) for kind in (Kind.CHANGED, Kind.BELL, Kind.DONE))
+        self._tables = self._tables._replace(watchers=watchers, workers=workers, waiters=waiters)
         self._bell.start()
         self._pool = pool
         return self
@@ -141,7 +142,8 @@ class PostgresEngine:
         bell = self._doorbell
 
         def tell(answer: line.Submitted) -> None:
-            bell.ring({job.queue for job, new in zip(jobs, answer.added, strict=True) if new and (enqueue or job.delay > 0)})
+            queues = {job.queue for job, new in zip(jobs, answer.added, strict=True) if new and (enqueue or job.delay > 0)}
+            bell.ring(queues, heard=answer.heard)
             self._tell(answer.told)
 
         answer = await self._run(lambda connection: line.submit(self._tables, connection, jobs, enqueue), tell)
@@ -154,13 +156,13 @@ class PostgresEngine:
         """Submit inside the transaction of a psycopg connection to the same database: it commits, or they never were."""
         borrowed: Any = Borrowed(connection)
         while True:
-            tables = self._tables._replace(watchers=None)  # nobody is kept from listening for as long as that lasts
+            tables = self._tables._replace(watchers=None, workers=None)  # nobody is kept from listening for as long as that lasts
             try:
                 await line.hold(tables, borrowed)
                 break
             except Stale:
                 await self._run(self._learn)
-        answer = await line.submit(tables, borrowed, jobs, True, alone=False) if jobs else line.Submitted([], [], 0)
+        answer = await line.submit(tables, borrowed, jobs, True, alone=False) if jobs else line.Submitted([], [], 0, True)
         letters = self._doorbell.letters({job.queue for job in jobs}, changed=answer.told > 0)
         await line.ring_over(tables, borrowed, letters)
         return answer.added
@@ -190,7 +192,9 @@ class PostgresEngine:
                 due_in = await self._run(lambda connection: line.next_due(self._tables, connection, columns, wanted))
                 look = LOOK_EVERY if self._doorbell.hears_bells else LOOK_OFTEN
                 # What is due now and was not taken is just being taken by others.
-                await waiter.wait(min(left, look * random.uniform(0.8, 1.2), max(due_in, random.uniform(0.002, 0.02))))
+                seconds = min(left, look * random.uniform(0.8, 1.2), max(due_in, random.uniform(0.002, 0.02)))
+                if not await waiter.wait(seconds) and seconds == left and self._doorbell.hears_bells:
+                    return []  # the next claim looks
 
     async def _claim_now(self, node: str, queues: Sequence[str], limit: int, lease: float, ids: Sequence[UUID] | None) -> list[Claim]:
         if limit <= 0 or not queues:
@@ -257,7 +261,7 @@ class PostgresEngine:
 
         def tell(answer: line.Settled) -> None:
             pairs = [(record, outcome) for record, outcome in zip(answer.records, outcomes, strict=True) if record is not None]
-            bell.tell_done([(record, outcome.value) for record, outcome in pairs if outcome.again is None])
+            bell.tell_done([(record, outcome.value) for record, outcome in pairs if outcome.again is None], heard=answer.heard)
             bell.ring({record.queue for record, outcome in pairs if outcome.again is not None})
             self._tell(answer.told)
 

@@ -41,6 +41,8 @@ class Submitted(NamedTuple):
     born_revoked: list[UUID]
     told: int
     """Whether a change was noted, as :data:`statements.TOLD` says it."""
+    heard: bool
+    """Whether somebody may listen for new jobs."""
 
 
 async def submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool, *, alone: bool = True) -> Submitted:
@@ -58,13 +60,15 @@ async def submit(tables: Tables, connection: Connection, jobs: Sequence[Job], en
         [new for answer in answers for new in answer.added],
         [id for answer in answers for id in answer.born_revoked],
         max(answer.told for answer in answers),
+        any(answer.heard for answer in answers),
     )
 
 
 def _submitted(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> Submitted:
-    states = {id: state for id, state, _ in rows}
+    states = {id: state for id, state, _, _ in rows}
     born_revoked = [id for id, state in states.items() if state == _REVOKED]
-    return Submitted([states.get(job.id) == 0 for job in jobs], born_revoked, max((told for _, _, told in rows), default=0))
+    told, heard = max((row[2] for row in rows), default=0), any(row[3] for row in rows)
+    return Submitted([states.get(job.id) == 0 for job in jobs], born_revoked, told, heard)
 
 
 def in_runs(jobs: Sequence[Job]) -> Iterator[list[Job]]:
@@ -135,7 +139,7 @@ def _fence(job: Job) -> str | None:
 async def _submit(tables: Tables, connection: Connection, jobs: Sequence[Job], enqueue: bool, *, strict: bool) -> list[tuple[Any, ...]]:
     statement, values = _submit_values(jobs, enqueue, tables.known)
     rows = await tables.all(connection, statement, **values, strict=strict)
-    if any(id is None for id, _, _ in rows):
+    if any(row[0] is None for row in rows):
         raise Stale
     return rows
 
@@ -146,7 +150,7 @@ async def _clear_and_submit(tables: Tables, connection: Connection, jobs: Sequen
     left = list(jobs)
     while left:
         rows = await _submit(tables, connection, left, enqueue, strict=False)
-        expired = {id for id, state, _ in rows if state == _EXPIRED}
+        expired = {row[0] for row in rows if row[1] == _EXPIRED}
         done += [row for row in rows if row[0] not in expired]
         left = [job for job in left if job.id in expired]
         if expired:
@@ -214,10 +218,14 @@ async def next_due(tables: Tables, connection: Connection, queues: Sequence[str]
 
 async def extend(tables: Tables, connection: Connection, tokens: Collection[Token], lease: float) -> set[Token]:
     """Let leases end later."""
-    wanted = sorted(tokens)
-    values = {"ids": Uuids([token.id for token in wanted]), "tokens": [token_text(token) for token in wanted]}
-    rows = await tables.all(connection, sql.EXTEND, **values, lease=float(lease))
-    return {wanted[number - 1] for (number,) in rows}
+    held: set[Token] = set()
+    rest = sorted(tokens)
+    while rest:  # of two tokens of one job, one at a time
+        wanted = {token.id: token for token in rest}
+        values = {"ids": Uuids(list(wanted)), "tokens": [token_text(token) for token in wanted.values()]}
+        held |= {wanted[id] for (id,) in await tables.all(connection, sql.EXTEND, **values, lease=float(lease))}
+        rest = [token for token in rest if wanted[token.id] is not token]
+    return held
 
 
 # --- settle
@@ -231,6 +239,8 @@ class Settled(NamedTuple):
     """Those of the jobs that have ended which leave notes: id and key."""
     told: int
     """Whether a change was noted, as :data:`statements.TOLD` says it."""
+    heard: bool
+    """Whether somebody may listen for the ends of jobs."""
 
 
 async def settle(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> Settled:
@@ -239,18 +249,19 @@ async def settle(tables: Tables, connection: Connection, outcomes: Sequence[Outc
     numbers = [first[token] for token in sorted(first)]
     chosen = [outcomes[number] for number in numbers]
     one = chosen[0]
-    if all(
+    if len({token.id for token in first}) == len(first) and all(
         each.again is None and (each.ttl, each.value_ttl, each.value is None) == (one.ttl, one.value_ttl, one.value is None)
         for each in chosen
     ):
-        rows = [(*row[:WIDTH], numbers[row[WIDTH]], *row[WIDTH + 1 :]) for row in await _finish(tables, connection, chosen)]
+        number_of = {token.id: number for token, number in first.items()}
+        rows = [(*row[:WIDTH], number_of[row[0]], *row[WIDTH:]) for row in await _finish(tables, connection, chosen)]
     else:
         rows = await _settle(tables, connection, chosen, numbers)
     records: list[Record | None] = [None] * len(outcomes)
     for row in rows:
         records[row[WIDTH]] = make_record(row)
     noted = [(row[0], row[WIDTH + 1]) for row in rows if row[WIDTH + 2]]
-    return Settled(records, noted, max((row[WIDTH + 3] for row in rows), default=0))
+    return Settled(records, noted, max((row[WIDTH + 3] for row in rows), default=0), any(row[WIDTH + 4] for row in rows))
 
 
 async def _finish(tables: Tables, connection: Connection, outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:

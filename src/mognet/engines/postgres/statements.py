@@ -39,6 +39,10 @@ CLOCK = f"""clock AS MATERIALIZED (
 TOLD = "CASE WHEN changed IS NULL THEN 0 WHEN (SELECT pg_try_advisory_xact_lock(%(watchers)s::int8)) THEN 1 ELSE 2 END"
 """0: no change was noted. 1: one was, and nobody listens, by the lock that listeners share. 2: somebody may. (Without a lock to ask: 2.)"""
 
+_HEARD = "NOT coalesce((SELECT pg_try_advisory_xact_lock(%({ear})s::int8)), false)"
+"""Whether somebody listens for what this statement does, by the lock that listeners share. Held until the commit, so that who begins to
+listen meanwhile sees what was done. (Without a lock to ask: true.)"""
+
 _NOTE = "changed = CASE WHEN (SELECT noting FROM clock) THEN pg_current_xact_id() END"
 """For those who read what has changed."""
 
@@ -91,8 +95,8 @@ job AS (
 content AS (
     INSERT INTO mognet.content (seq, label, metadata, body)
     SELECT seq, fated.label, fated.metadata, fated.body FROM job JOIN fated USING (seq)){{labels}}
-SELECT id, coalesce(was, state), {TOLD} FROM job
-UNION ALL SELECT NULL, NULL, NULL FROM clock WHERE version <> %(version)s::int8"""
+SELECT id, coalesce(was, state), {TOLD}, {_HEARD.format(ear="workers")} FROM job
+UNION ALL SELECT NULL, NULL, NULL, NULL FROM clock WHERE version <> %(version)s::int8"""
 
 # (Not as a part of its own: that would be written down once more.)
 _ALONE = {"before": "", "revoked": "false", "given": f"({_GIVEN}) AS given", "where": ""}
@@ -191,25 +195,26 @@ held AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT seq, noted FROM mognet.job WHERE app = %(app)s AND id = given.id AND token = given.token FOR NO KEY UPDATE) AS job)"""
 
+# Which of the given ids, all of them different, a row has. A join would compare all with all: a generic plan takes any list for short.
+_AT = "array_position(%(ids)s::uuid[], job.id)"
+
 EXTEND = f"""
 UPDATE mognet.job SET lease_end = {NOW} + %(lease)s::float8
-FROM unnest(%(ids)s::uuid[], %(tokens)s::text[]) WITH ORDINALITY AS given(id, token, n)
-WHERE app = %(app)s AND job.id = ANY(%(ids)s::uuid[]) AND job.id = given.id AND job.token = given.token RETURNING given.n"""
+WHERE app = %(app)s AND job.id = ANY(%(ids)s::uuid[]) AND job.token = (%(tokens)s::text[])[{_AT}] RETURNING id"""
 
 # Final ends of attempts that are to live equally long. Notes are left for DROP_NOTES, or the sweep.
 FINISH = f"""
 WITH job AS (
-    UPDATE mognet.job SET {_NOTE_ALONE}, state = coalesce(given.state, %(state)s::int8), stops = stops + (job.state = 1)::int, token = NULL,
+    UPDATE mognet.job SET {_NOTE_ALONE}, stops = stops + (job.state = 1)::int, token = NULL,
+        state = CASE WHEN %(state)s::int8 IS NULL THEN (%(states)s::int8[])[{_AT}] ELSE %(state)s::int8 END,
         lease_end = NULL, lined = 0, finished = {NOW}, notes_expire = NULL, expires = {NOW} + coalesce(ttl, %(ttl)s::float8),
         value_expires = {NOW} + coalesce(ttl, least(%(value_ttl)s::float8, %(ttl)s::float8)),
-        value = coalesce(given.value, %(value)s::bytea),
+        value = CASE WHEN cardinality(%(values)s::bytea[]) > 0 THEN (%(values)s::bytea[])[{_AT}] ELSE %(value)s::bytea END,
         cleanup = {NOW} + CASE WHEN job.noted THEN 0 ELSE coalesce(ttl, least(%(value_ttl)s::float8, %(ttl)s::float8)) END
-    FROM unnest(%(ids)s::uuid[], %(tokens)s::text[], %(states)s::int8[], %(values)s::bytea[]) WITH ORDINALITY
-        AS given(id, token, state, value, n)
-    WHERE app = %(app)s AND job.id = ANY(%(ids)s::uuid[]) AND job.id = given.id AND job.token = given.token
-    RETURNING {_JOB}, job.seq, given.n - 1 AS n, job.noted, job.bulky, job.changed),
+    WHERE app = %(app)s AND job.id = ANY(%(ids)s::uuid[]) AND job.token = (%(tokens)s::text[])[{_AT}]
+    RETURNING {_JOB}, job.seq, job.noted, job.bulky, job.changed),
 {_BODIES}
-SELECT {_RECORD}, job.n, job.seq, job.noted, {TOLD} FROM job {_CONTENT}"""
+SELECT {_RECORD}, job.seq, job.noted, {TOLD}, {_HEARD.format(ear="waiters")} FROM job {_CONTENT}"""
 
 _SETTLE_TYPES = """, %(numbers)s::int8[], %(states)s::int8[], %(agains)s::int8[], %(delays)s::float8[], %(ttls)s::float8[],
         %(value_ttls)s::float8[], %(values)s::bytea[]"""
@@ -234,7 +239,7 @@ job AS (
     FROM fate WHERE job.app = %(app)s AND job.id = ANY(ARRAY(SELECT id FROM held)) AND job.id = fate.id
     RETURNING {_JOB}, job.seq, fate.n, job.noted AND fate.again = 0 AS noted, job.bulky, job.changed),
 {_BODIES}
-SELECT {_RECORD}, job.n, job.seq, job.noted, {TOLD} FROM job {_CONTENT}"""
+SELECT {_RECORD}, job.n, job.seq, job.noted, {TOLD}, {_HEARD.format(ear="waiters")} FROM job {_CONTENT}"""
 
 # --- the records
 
@@ -364,6 +369,13 @@ UPDATE mognet.job SET noted = false, notes_expire = NULL, cleanup = CASE WHEN st
 WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[])"""
 
 # --- upkeep
+
+# Whether a sweep would find anything. Most of them do not.
+ANYTHING = f"""
+SELECT EXISTS (SELECT FROM mognet.job WHERE app = %(app)s AND lease_end <= {NOW})
+    OR EXISTS (SELECT FROM mognet.job WHERE app = %(app)s AND lined = 2 AND due <= {NOW} - %(grace)s::float8)
+    OR EXISTS (SELECT FROM mognet.job WHERE app = %(app)s AND latest <= {NOW} AND state < 3 AND lease_end IS NULL)
+    OR EXISTS (SELECT FROM mognet.job WHERE app = %(app)s AND cleanup <= {NOW})"""
 
 RECOVER = f"""
 WITH lost AS MATERIALIZED (

@@ -32,17 +32,20 @@ class Tables(NamedTuple):
     known: Known = Known()
     watchers: int | None = None
     """The lock that all share who listen for changes; None: whether somebody does is not asked."""
+    workers: int | None = None
+    """The same for those who wait for work."""
+    waiters: int | None = None
+    """The same for those who wait for ends."""
 
     async def all(self, connection: Connection, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """All rows of a statement."""
-        cursor = await connection.execute(
-            qualified(statement, self.schema), {"app": self.app, "watchers": self.watchers, **values}, binary=True
-        )
+        cursor = await connection.execute(qualified(statement, self.schema), self._with_ours(values), binary=True)
         return await cursor.fetchall()
 
     async def run(self, connection: Connection, statement: str, **values: Any) -> int:
         """How many rows a statement changed."""
-        cursor = await connection.execute(
-            qualified(statement, self.schema), {"app": self.app, "watchers": self.watchers, **values}, binary=True
-        )
+        cursor = await connection.execute(qualified(statement, self.schema), self._with_ours(values), binary=True)
         return cursor.rowcount
+
+    def _with_ours(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {"app": self.app, "watchers": self.watchers, "workers": self.workers, "waiters": self.waiters, **values}

@@ -32,6 +32,9 @@ class Upkeep(NamedTuple):
 
 async def sweep(tables: Tables, connection: Connection, grace: float, limit: int) -> Upkeep:
     """Put lost jobs back in line, and delete what has expired."""
+    [(anything,)] = await tables.all(connection, sql.ANYTHING, grace=float(grace))
+    if not anything:
+        return Upkeep(0, 0, False, 0, 0, set(), [], 0)
     lost = await tables.all(connection, sql.RECOVER, limit=limit)
     late = await tables.all(connection, sql.LATE, limit=limit)
     ended: dict[UUID, Record] = {}

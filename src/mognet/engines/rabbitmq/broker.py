@@ -94,7 +94,7 @@ class RabbitMQBroker:
         while True:
             link = await self.taking.link(self._deadline)
             await link.declare(queues)
-            pulled = await link.fetch(queues, limit)
+            pulled = [] if wait > 0 and link.lingers(queues) else await link.fetch(queues, limit)
             left = until - loop.time()
             if not pulled and left > 0:
                 pulled = await self._wait(link, queues, limit, min(left, LOOK_EVERY))
@@ -131,7 +131,7 @@ class RabbitMQBroker:
 
     async def depth(self, queue: str) -> int:
         link = await self.taking.link(self._deadline)
-        return await link.depth(queue)
+        return 0 if link.empty(queue) else await link.depth(queue)
 
 
 __all__ = ["RabbitMQBroker"]

@@ -22,11 +22,18 @@ from mognet.engines.rabbitmq.wire import Message, TicketChannel, Wire, spec
 from mognet.exceptions import ConnectionError
 from mognet.records import Delivery, Ticket
 
-FEWEST_GETS, MOST_GETS = 4, 500
-"""Messages that are asked for in one go from one queue: at first as many as it had last time, then more and more."""
+FIRST_GETS, MOST_GETS = 4, 500
+"""Messages that are asked for in one go from one queue: at first as many as it had last time (but one), then more and more."""
 
 JUST_NOW = 0.2
 """Seconds after a wait in which a ticket that is there should have been brought."""
+
+LINGER = 0.05
+"""Seconds that a consumer stays after a wait in vain: mostly the next wait follows at once, and to begin and end one costs the broker more
+than all else that an idle worker asks of it."""
+
+TRUST = 15.0
+"""Seconds that such a consumer is trusted to bring what there is; then it is asked for as well."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +81,12 @@ class TakingLink(Link):
         self._channel: TicketChannel | None = None
         self._bells: list[Bell] = []
         self._listening: Counter[str] = Counter()
+        self._lingering: dict[str, asyncio.TimerHandle] = {}
+        self._early: dict[str, Pulled] = {}
+        """What lingering consumers brought; each has a prefetch of 1."""
+        self._began: dict[str, float] = {}
+        """When the consumers of these queues began, as long as they have brought nothing: one that has may wait for an ack."""
+        self._fetched = 0.0
         self._tags: dict[str, str] = {}
         self._count = 0
         self._yield: dict[str, int] = {}
@@ -89,6 +102,10 @@ class TakingLink(Link):
 
     def fail(self, reason: str) -> None:
         super().fail(reason)
+        for timer in self._lingering.values():
+            timer.cancel()
+        self._lingering.clear()
+        self._early.clear()  # the broker hands these out again
         error = ConnectionError(f"the connection to RabbitMQ is gone: {self.broken.result()}")
         if self._channel is not None:
             self._channel.fail(error)
@@ -109,25 +126,44 @@ class TakingLink(Link):
 
     # asking
 
+    def lingers(self, queues: Collection[str]) -> bool:
+        """Whether consumers are still there that would have brought what these queues have: then there is nothing to ask for."""
+        there = all(queue in self._lingering and queue in self._began for queue in queues)
+        return there and not self.misses and asyncio.get_running_loop().time() < self._fetched + TRUST
+
+    def empty(self, queue: str) -> bool:
+        """Whether a consumer says so, by bringing nothing."""
+        began = self._began.get(queue)
+        return began is not None and not self.misses and asyncio.get_running_loop().time() > began + JUST_NOW
+
     async def fetch(self, queues: Collection[str], limit: int) -> list[Pulled]:
         """The best tickets of these queues, up to the limit. If cancelled, all go back."""
+        self._fetched = asyncio.get_running_loop().time()
         piles = [Pile(queue) for queue in dict.fromkeys(queues)]
         share = -(-limit // max(1, len(piles)))
         chosen: list[Pulled] = []
+        lingering = [pile.queue for pile in piles if pile.queue in self._lingering]
+        for queue in lingering:
+            self._lingering[queue].cancel()
         try:
             for grown in itertools.count():
                 thirsty = [pile for pile in piles if not pile.dry and not pile.heads]
                 most = min(limit - len(chosen), MOST_GETS, share if grown == 0 else limit)
-                await self._draw({pile: min(most, self._yield.get(pile.queue, FEWEST_GETS) * 4**grown) for pile in thirsty})
+                await self._draw({pile: min(most, self._yield.get(pile.queue, FIRST_GETS) * 4**grown) for pile in thirsty})
+                self._take_early(piles)
                 choose(piles, chosen, limit)
                 if len(chosen) >= limit or all(pile.dry and not pile.heads for pile in piles):
                     break
         except BaseException:
             self._return(chosen, *(pile.heads for pile in piles))
             raise
+        finally:
+            for queue in lingering:
+                if queue in self._lingering:
+                    self._end(queue)
         self._return(*(pile.heads for pile in piles))
         for pile in piles:
-            self._yield[pile.queue] = max(FEWEST_GETS, pile.taken)
+            self._yield[pile.queue] = max(1, pile.taken)
         if chosen:
             self._found()
         return chosen
@@ -157,6 +193,14 @@ class TakingLink(Link):
             pile.heads.append(pulled)
             pile.taken += 1
 
+    def _take_early(self, piles: Iterable[Pile]) -> None:
+        """What lingering consumers brought came before the answers to what was asked."""
+        for pile in piles:
+            if pile.queue in self._early:
+                pile.heads.appendleft(self._early.pop(pile.queue))
+                pile.taken += 1
+                self.misses, self._quiet_until = 0, 0.0
+
     def _found(self) -> None:
         if asyncio.get_running_loop().time() < self._quiet_until:
             self.misses += 1
@@ -173,6 +217,8 @@ class TakingLink(Link):
         try:
             for queue in bell.queues:
                 self._listen(queue)
+                if queue in self._early:
+                    self._ring_for(queue, self._early.pop(queue))
             await asyncio.wait([bell.rung], timeout=seconds)
         except BaseException:
             if bell.rung.done() and bell.rung.exception() is None:
@@ -181,7 +227,7 @@ class TakingLink(Link):
         finally:
             self._bells.remove(bell)
             for queue in bell.queues:
-                self._leave(queue)
+                self._leave(queue, in_vain=not bell.rung.done())
             if not bell.rung.done():
                 bell.rung.cancel()
         if bell.rung.cancelled():
@@ -192,30 +238,54 @@ class TakingLink(Link):
 
     def _listen(self, queue: str) -> None:
         self._listening[queue] += 1
-        if self._listening[queue] == 1:
-            tag = self._tags.setdefault(queue, f"mognet-{len(self._tags)}")
+        if self._listening[queue] > 1:
+            return
+        if queue in self._lingering:
+            self._lingering.pop(queue).cancel()
+            return
+        tag = self._tags.setdefault(queue, f"mognet-{len(self._tags)}")
 
-            async def arrived(message: Message) -> None:
-                self._ring(queue, message)
+        async def arrived(message: Message) -> None:
+            self._ring(queue, message)
 
-            self.channel.listen(self.name(queue), tag, arrived)
+        self.channel.listen(self.name(queue), tag, arrived)
+        self._began[queue] = asyncio.get_running_loop().time()
 
-    def _leave(self, queue: str) -> None:
+    def _leave(self, queue: str, *, in_vain: bool) -> None:
         self._listening[queue] -= 1
         if self._listening[queue] <= 0:
             del self._listening[queue]
-            if self.alive and queue in self._tags:
+            if in_vain and self.alive and queue in self._began:
+                self._lingering[queue] = asyncio.get_running_loop().call_later(LINGER, self._end, queue)
+            else:
+                self._end(queue)
+
+    def _end(self, queue: str) -> None:
+        self._lingering.pop(queue, None)
+        self._began.pop(queue, None)
+        if self.alive and queue in self._tags:
+            try:
                 self.channel.leave(self._tags[queue])
+            except asyncio.QueueFull:
+                self.fail("it takes nothing any more")
+        if queue in self._early:
+            self._return([self._early.pop(queue)])
 
     def _ring(self, queue: str, message: Message) -> None:
         pulled = self._read(queue, message)
-        if pulled is None:
-            return
+        if pulled is not None:
+            self._began.pop(queue, None)
+            self._ring_for(queue, pulled)
+
+    def _ring_for(self, queue: str, pulled: Pulled) -> None:
         for bell in self._bells:
             if queue in bell.queues and not bell.rung.done():
                 bell.rung.set_result(pulled)
                 return
-        self._return([pulled])
+        if queue in self._lingering and queue not in self._early:
+            self._early[queue] = pulled
+        else:
+            self._return([pulled])
 
     # giving back
 

@@ -17,6 +17,14 @@ from redis.exceptions import RedisError, ResponseError
 
 from mognet.exceptions import ConnectionError
 
+_pack: Callable[[tuple[Any, ...]], bytes] | None
+try:
+    from hiredis import pack_command
+except ImportError:  # installed by other means than the extra
+    _pack = None
+else:
+    _pack = pack_command
+
 TICK = 0.25
 """Seconds between two looks whether an answer is overdue."""
 
@@ -35,6 +43,7 @@ class Wire:
         self._timeout = timeout
         self._outbox: list[bytes] = []
         self._filled = asyncio.Event()
+        self._spoke = asyncio.Event()
         self._heard = 0
         self.error: Exception | None = None
         self.broken = asyncio.Event()
@@ -44,8 +53,12 @@ class Wire:
         """Send a command; to read its answer is the subclass's business. Raises ConnectionError on a broken connection."""
         if self.error is not None:
             raise ConnectionError(f"the connection to Redis broke: {self.error}") from self.error
-        self._outbox += self._connection.pack_command(*command)
+        if _pack is None:
+            self._outbox += self._connection.pack_command(*command)
+        else:  # ten times as fast for the thousands of arguments of a batch
+            self._outbox.append(_pack(command))
         self._filled.set()
+        self._spoke.set()
 
     async def close(self) -> None:
         """Close at once. What waits for an answer gets a ConnectionError."""
@@ -105,18 +118,30 @@ class Wire:
                 raise reply
 
     async def _watch(self) -> None:
-        # In ticks, not by the clock: after the loop was held up, the answer gets its chance to be read first.
+        # In ticks, not by the clock: after the loop was held up, the answer gets its chance to be read first. No ticks while nothing
+        # is expected: they would be most of what an idle process does.
         heard, silent = self._heard, 0
         while True:
-            await asyncio.sleep(TICK)
-            silent = 0 if heard != self._heard else silent + 1
-            heard = self._heard
             if self._expects():
-                if silent * TICK >= self._timeout:
+                await asyncio.sleep(TICK)
+                silent = 0 if heard != self._heard else silent + 1
+                if silent * TICK >= self._timeout and self._expects():
                     raise TimeoutError(f"no answer for {self._timeout:g} s")
-            elif silent * TICK >= PING_AFTER:
+            else:
                 silent = 0
-                self._ping()
+                if not await self._speaks(PING_AFTER) and heard == self._heard:
+                    self._ping()
+            heard = self._heard
+
+    async def _speaks(self, seconds: float) -> bool:
+        """Whether something is sent within so many seconds."""
+        self._spoke.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._spoke.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
 class Commands(Wire):
