@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from exercise import Going, exercise, until, working
+from mognet.engines.postgres import connecting
 from mognet.engines.postgres.checkup import PostgresCheckup
 from mognet.engines.postgres.connecting import HOST_SECONDS, connection_parameters
 from mognet.engines.postgres.engine import PostgresEngine
@@ -73,10 +74,10 @@ def test_the_good_host_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
         ("postgresql:///d?host=a,b&port=7", ("b", "7"), ("b,a", "7,7")),
     ):
         settings = parse_url(url)
-        monkeypatch.setattr("mognet.engines.postgres.connecting._good", {settings.url: good})
+        monkeypatch.setattr(connecting, "_good", {settings.url: good})
         found = connection_parameters(settings)
         assert (found["host"], found["port"]) == first
-    monkeypatch.setattr("mognet.engines.postgres.connecting._good", {"postgresql://a/d": ("a", "5432")})
+    monkeypatch.setattr(connecting, "_good", {"postgresql://a/d": ("a", "5432")})
     assert not {"host", "port", "target_session_attrs"} & set(connection_parameters(parse_url("postgresql://a/d")))
 
 

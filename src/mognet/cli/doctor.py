@@ -103,7 +103,7 @@ class _Visit:
                     yield finding
             except MognetError as problem:
                 self._note(problem)
-                yield error("engine", f"{redact_url(self.app.url)}: {clean(problem)}")
+                yield error("engine", f"{redact_url(self.app.url)}: {clean(problem)}", "--url tries another")
             finally:
                 await self.app.close()
         try:

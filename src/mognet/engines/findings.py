@@ -104,14 +104,15 @@ def server_version(subject: str, text: str, version: str, tested: tuple[int, ...
 
 def client_version(package: str, extra: str, tested: tuple[int, ...]) -> Finding:
     """The client library's version, likewise."""
+    remedy = f'pip install --upgrade "mognet[{extra}]"'
     try:
         found = version(package)
     except PackageNotFoundError:
-        return warning("client", f"{package} of unknown version")
+        return warning("client", f"{package} of unknown version", remedy)
     if numbers(found)[: len(tested)] < tested:
         oldest = ".".join(map(str, tested))
         text = f"{package} {found}: mognet is tested with {oldest} and newer"
-        return warning("client", text, f'pip install --upgrade "mognet[{extra}]"')
+        return warning("client", text, remedy)
     return ok("client", f"{package} {found}")
 
 

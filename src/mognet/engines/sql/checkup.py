@@ -144,12 +144,13 @@ def _journal(path: Path) -> Iterator[Finding]:
     try:
         connection = _read_only(path)
     except sqlite3.Error as problem:
-        yield error("journal", f"{path} cannot be opened: {problem}")
+        yield error("journal", f"{path} cannot be opened: {problem}", f"ls -l {shlex.quote(str(path))}: it has to be the worker's own")
         return
     try:
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     except sqlite3.Error as problem:
-        yield error("journal", f"{path} cannot be read: {problem}")
+        remedy = f"sqlite3 {shlex.quote(str(path))} 'PRAGMA integrity_check' says whether it is damaged; then restore a copy"
+        yield error("journal", f"{path} cannot be read: {problem}", remedy)
         return
     finally:
         connection.close()
