@@ -111,6 +111,7 @@ def test_what_a_small_terminal_leaves_out() -> None:
 WITHOUT = """
 import sys
 sys.modules[{module!r}] = None
+from mognet.engines import engine_factory
 from mognet.engines.checkups import checkups
 from mognet.exceptions import ImproperlyConfigured
 for look in (checkups, engine_factory):
