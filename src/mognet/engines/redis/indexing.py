@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json, to_json
 
 from mognet import codec
-from mognet.engines.redis.keys import text
-from mognet.engines.redis.scripts import STALE, Arg, Run, labels
+from mognet.engines.redis import keys
+from mognet.engines.redis.scripts import STALE, Arg, Run, key_text, labels
 from mognet.exceptions import ConnectionError
 from mognet.records import Reindexed
 
@@ -31,21 +31,23 @@ class Paths(NamedTuple):
     """What the paths are called on the server."""
     whole: frozenset[str] = frozenset()
     """Those whose index leads to all jobs."""
-    plain: dict[bytes, bytes] = {}  # noqa: RUF012 - never changed
-    """The numbers of the paths that are keys, by these as JSON texts."""
+    plain: dict[str, bytes] = {}  # noqa: RUF012 - never changed
+    """The numbers of the paths that are keys."""
     deep: tuple[str, ...] = ()
     """The other paths."""
 
     def of_job(self, metadata: bytes) -> tuple[list[bytes], int]:
         """The fields of a new job: its metadata, and what it is to be found by; and how many the latter are."""
-        fields = labels(metadata)
-        if not (fields and self.numbers):
-            return fields, 0
+        if metadata == b"{}" or not self.numbers:
+            return labels(metadata), 0
+        fields: list[bytes] = []
         found: list[bytes] = []
-        for key, value in zip(fields[::2], fields[1::2], strict=True):
+        for key, value in from_json(metadata).items():
+            text = to_json(value)
+            fields += (key_text(key), text)
             if key in self.plain:
                 # The text of a short string is its label.
-                found += (self.plain[key], value if value[:1] == b'"' and len(value) <= codec.MAX_LABEL else codec.label(from_json(value)))
+                found += (self.plain[key], text if type(value) is str and len(text) <= codec.MAX_LABEL else codec.label(value))
         for path, label in codec.labels(metadata, self.deep).items():
             found += (self.numbers[path], label)
         return fields + found, len(found) // 2
@@ -54,8 +56,8 @@ class Paths(NamedTuple):
         """The fields of new metadata of a job, and what becomes of its labels."""
         fields = labels(metadata)
         if self.numbers and fields:
-            keys = set(from_json(metadata))
-            reached = [path for path in self.numbers if path.partition(".")[0] in keys]
+            tops = set(from_json(metadata))
+            reached = [path for path in self.numbers if path.partition(".")[0] in tops]
             found = codec.labels(metadata, reached)
             for path in reached:
                 fields += (self.numbers[path], b"+" + found[path] if path in found else b"-")
@@ -78,12 +80,12 @@ class Indexing:
             await self.ask()
         raise ConnectionError("the declaration of searchable metadata changes faster than it can be read")
 
-    async def _declare(self, keys: Collection[str], *, only: bool) -> Paths:
-        version, *pairs = await self._run("declare", secrets.token_hex(8).encode(), int(only), *map(text, keys))
+    async def _declare(self, paths: Collection[str], *, only: bool) -> Paths:
+        version, *pairs = await self._run("declare", secrets.token_hex(8).encode(), int(only), *map(keys.text, paths))
         told = {path.decode("utf-8", "surrogatepass"): number for path, number in zip(pairs[::2], pairs[1::2], strict=True)}
         numbers = {path: number.rstrip(b"?") for path, number in told.items()}
         whole = frozenset(path for path, number in told.items() if number == numbers[path])
-        plain = {to_json(path): number for path, number in numbers.items() if "." not in path}
+        plain = {path: number for path, number in numbers.items() if "." not in path}
         self.paths = Paths(version, numbers, whole, plain, tuple(path for path in numbers if "." in path))
         return self.paths
 
@@ -95,9 +97,9 @@ class Indexing:
         """The paths whose index is whole; the server is asked if one of these is not known to be."""
         return self.paths.whole if self.paths.whole.issuperset(paths) else (await self.ask()).whole
 
-    async def declare(self, keys: Collection[str], *, only: bool) -> frozenset[str]:
+    async def declare(self, paths: Collection[str], *, only: bool) -> frozenset[str]:
         """Let the server index these paths; answers those whose index is whole."""
-        return (await self._declare(keys, only=only)).whole & frozenset(keys)
+        return (await self._declare(paths, only=only)).whole & frozenset(paths)
 
     async def reindex(self, limit: int) -> Reindexed:
         """Take so many jobs into the indexes that are not whole."""
@@ -110,8 +112,8 @@ class Indexing:
 
     async def _step(self, most: int, paths: Paths) -> Any:
         behind = [path for path in paths.numbers if path not in paths.whole]
-        keys = list({path.partition(".")[0]: to_json(path.partition(".")[0]) for path in behind}.values())
-        answer = await self._run("walk", paths.version, most, *keys)
+        tops = list({path.partition(".")[0]: to_json(path.partition(".")[0]) for path in behind}.values())
+        answer = await self._run("walk", paths.version, most, *tops)
         if answer == STALE:
             return STALE
         if answer is None:
@@ -119,7 +121,7 @@ class Indexing:
         score, id, more, looked, rows = answer
         entries: list[Arg] = []
         for job, values in zip(rows[::2], rows[1::2], strict=True):
-            entries += _entries(job, dict(zip(keys, values, strict=True)), behind, paths)
+            entries += _entries(job, dict(zip(tops, values, strict=True)), behind, paths)
         version = b"" if more else secrets.token_hex(8).encode()
         left = await self._run("index", paths.version, version, score, id, *entries)
         return STALE if left == STALE else Reindexed(looked, left)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Protocol
 from uuid import UUID
@@ -99,11 +99,17 @@ def id_arg(id: UUID) -> bytes:
     return id.hex.encode()
 
 
+@lru_cache(maxsize=500)
+def key_text(key: str) -> bytes:
+    """A key of metadata as a JSON text: most jobs have the same ones."""
+    return to_json(key)
+
+
 def labels(metadata: bytes) -> list[bytes]:
     """The keys and values of a JSON object, each as a JSON text."""
     if metadata == b"{}":
         return []
-    return [item for key, value in from_json(metadata).items() for item in (to_json(key), to_json(value))]
+    return [item for key, value in from_json(metadata).items() for item in (key_text(key), to_json(value))]
 
 
 # --- answers

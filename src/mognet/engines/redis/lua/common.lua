@@ -47,11 +47,19 @@ local function in_chunks(command, set, list)
 end
 
 -- How many jobs there are of each state, in line or not, queue and name.
-local tally = {}
+local tally, kinds = {}, {}
 
 local function count(r, state, lined, n)
-  local name = r[NAME]
-  local field = state .. (lined == '1' and '1' or '0') .. #r[QUEUE] .. ':' .. r[QUEUE] .. (name and '+' or '-') .. (name or '')
+  local queue, name = r[QUEUE], r[NAME]
+  local of_queue = kinds[queue]
+  if not of_queue then of_queue = {}; kinds[queue] = of_queue end
+  local kind = of_queue[name]
+  if not kind then
+    -- Once for all jobs that are alike: to put texts together is what costs.
+    kind = #queue .. ':' .. queue .. (name and '+' .. name or '-')
+    of_queue[name] = kind
+  end
+  local field = state .. (lined == '1' and '1' or '0') .. kind
   tally[field] = (tally[field] or 0) + n
 end
 
