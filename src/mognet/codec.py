@@ -203,8 +203,8 @@ def labels(metadata: bytes, paths: Collection[str]) -> dict[str, bytes]:
 
 
 def select(metadata: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    """The values at these paths, as far as there are any, by path."""
-    found = ((path, _reach(metadata, path)) for path in paths)
+    """The values at these paths, as far as there are any, by path; a key that is called like a path goes before it."""
+    found = ((path, metadata[path] if path in metadata else _reach(metadata, path)) for path in paths)
     return {path: value for path, value in found if value is not _NOTHING}
 
 
