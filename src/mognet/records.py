@@ -97,7 +97,7 @@ class Record(NamedTuple):
         return self.starts - self.stops
 
 
-def new_record(job: Job, now: float) -> Record:
+def new_record(job: Job, now: float, place: int = 0) -> Record:
     """The record of a job that has just been submitted."""
     return Record(
         id=job.id,
@@ -111,6 +111,7 @@ def new_record(job: Job, now: float) -> Record:
         parent=job.parent,
         root=job.root or job.id,
         label=job.label,
+        place=place,
     )
 
 

@@ -61,7 +61,7 @@ class MemoryEngine(MemoryRows):
         if self._live(job.id) is not None:
             return False
         parent = self._live(job.parent) if job.parent is not None else None
-        record = new_record(job, self._clock())
+        record = new_record(job, self._clock(), next(self._store.births))
         if parent is not None and parent.record.state is ResultState.REVOKED:
             self._insert(Row(record, job.body))
             self._end(self._store.rows[job.id], ResultState.REVOKED, job.ttl)
@@ -261,7 +261,7 @@ class MemoryEngine(MemoryRows):
 
     def _bury(self, id: UUID, change: Change) -> Record:
         now = self._clock()
-        row = Row(Record(id, None, "", ResultState.PENDING, 5, now, now, root=id), b"")
+        row = Row(Record(id, None, "", ResultState.PENDING, 5, now, now, root=id, place=next(self._store.births)), b"")
         self._insert(row)
         self._end(row, change.state or ResultState.REVOKED, change.ttl)
         return row.record

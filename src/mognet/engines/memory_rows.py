@@ -98,7 +98,6 @@ class MemoryRows:
         return row if row is not None and row.token == token else None
 
     def _insert(self, row: Row) -> None:
-        row.record = row.record._replace(place=next(self._store.births))
         self._store.rows[row.record.id] = row
         self._changed(row)
         if row.record.parent is not None:

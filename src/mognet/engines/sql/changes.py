@@ -28,7 +28,7 @@ def note(session: Session, seqs: Sequence[int]) -> None:
         last: int = session.one(sql.CHANGED, session.app)[0]  # type: ignore[index] # the app has a row
         session.run(sql.NOTE_CHANGES, last + 1, dump(seqs))
         session.run(sql.SET_CHANGED, session.app, last + len(seqs))
-        session.ears.tell_changed()
+        session.news = True
 
 
 def begin(session: Session) -> Finish[str]:

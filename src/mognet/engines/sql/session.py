@@ -56,6 +56,8 @@ class Session:
     ears: Ears
     now: float = 0.0
     """The time at which the transaction began."""
+    news: bool = False
+    """Whether a change was noted, of which others are told after the commit."""
     opened: list[sqlite3.Cursor] = field(default_factory=list)
     """Cursors whose rows are fetched after the commit."""
     claimed: dict[str, Record] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class Session:
         for cursor in self.opened:
             cursor.close()
         self.opened.clear()
+        self.news = False
 
     def all(self, statement: str, *parameters: object) -> list[Row]:
         """All rows of a statement that has few."""

@@ -199,6 +199,9 @@ class Writer(Desk):
         self._changes += changes
         self._commit = done - ready if changes else None
         session.opened.clear()
+        if session.news:
+            session.news = False
+            session.ears.tell_changed()
         return finishes
 
     def _after(self, session: Session) -> None:
