@@ -13,7 +13,7 @@ from mognet.codec import ErrorInfo, dump_metadata, load_error, loads
 from mognet.engine import METADATA, Engine
 from mognet.entries import LogEntry, read_entry
 from mognet.exceptions import ResultLost, ResultValueLost
-from mognet.finding import Filters, Indexes, Order, long_values, name_groups, read_by, read_filters, read_order, read_place, sort_groups
+from mognet.finding import Filters, Indexes, Order, long_values, name_groups, read_after, read_by, read_filters, read_order, sort_groups
 from mognet.outcomes import merge_metadata, set_progress, set_ttl
 from mognet.records import Query, Record, Token
 from mognet.registry import TaskRegistry
@@ -182,7 +182,7 @@ class ResultBackend:
     async def _find(self, query: Query, after: str | None) -> AsyncIterator[Result[Any]]:
         identity = await self._engine.identity()
         if after is not None:
-            query = query._replace(after=read_place(identity, after))
+            query = query._replace(after=read_after(identity, after))
         await self._indexes.warn(query)
         async for record in self._engine.search(query):
             yield Result(record, self, identity)

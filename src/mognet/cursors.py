@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from typing import Any, Literal
+from uuid import UUID
 
 from mognet.exceptions import InvalidCursor
+from mognet.records import Place
 
 Kind = Literal["find", "watch"]
 
@@ -34,6 +36,16 @@ def read_cursor(kind: Kind, identity: str, cursor: str) -> list[Any]:
     if where != identity:
         raise InvalidCursor(f"{_shown(cursor)} is the cursor of another app or store, or of one that was emptied since: begin without it")
     return list(parts)
+
+
+def read_place(created: object, place: object, id: object) -> Place:
+    """A place in the order of creation, from three parts of a cursor. Raises ValueError if no job can stand there.
+
+    Engines count moments in smaller units, and to the places beside this one: none of it may overflow.
+    """
+    if not (type(created) is float and 0 <= created < 2**40 and type(place) is int and 0 <= place < 2**62 and isinstance(id, str)):
+        raise ValueError("no place")
+    return Place(created, place, UUID(id))
 
 
 def _shown(cursor: object) -> str:

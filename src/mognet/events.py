@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from mognet.codec import labels, loads
-from mognet.cursors import read_cursor, write_cursor
+from mognet.cursors import read_cursor, read_place, write_cursor
 from mognet.exceptions import InvalidCursor, InvalidQuery
 from mognet.finding import read_metadata
 from mognet.progress import Progress, load_progress
@@ -141,10 +141,10 @@ def read_spot(identity: str, cursor: str) -> Spot:
         match read_cursor("watch", identity, cursor):
             case [str(at), time]:
                 return Spot(at, _moment(time))
-            case [str(at), time, since, created, int(place), str(id)] if 0 <= place < 2**63:
-                behind = Place(_moment(created), place, UUID(id))
+            case [str(at), time, since, created, place, id]:
+                behind = read_place(created, place, id)
                 return Spot(at, _moment(time), Walk(None if since == -1 else _moment(since), behind))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         if isinstance(error, InvalidCursor):
             raise
     raise InvalidCursor("the cursor is of a form that this version of mognet does not know")

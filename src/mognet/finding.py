@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, Self, TypedDict
 from uuid import UUID
 
 from mognet.codec import dump_metadata, dumps, label, loads
-from mognet.cursors import read_cursor
+from mognet.cursors import read_cursor, read_place
 from mognet.engine import METADATA, Engine
 from mognet.exceptions import ImproperlyConfigured, InvalidCursor, InvalidMetadata, InvalidQuery
 from mognet.paths import check_path, is_plain, value_at
@@ -78,15 +77,15 @@ def read_order(query: Query, order: Order, limit: int | None) -> Query:
     return query._replace(newest_first=order == "newest", limit=None if limit is None else min(limit, 2**31 - 1))
 
 
-def read_place(identity: str, cursor: str) -> Place:
+def read_after(identity: str, cursor: str) -> Place:
     """The place that a cursor of ``find`` stands for. Raises :class:`InvalidCursor`."""
-    match read_cursor("find", identity, cursor):
-        case [float(created), int(place), str(id)] if math.isfinite(created) and -(2**63) <= place < 2**63:
-            try:
-                return Place(created, place, UUID(id))
-            except ValueError:
-                pass
-    raise InvalidCursor("this cursor was changed: give back what an earlier answer gave")
+    try:
+        created, place, id = read_cursor("find", identity, cursor)
+        return read_place(created, place, id)
+    except ValueError as error:
+        if isinstance(error, InvalidCursor):
+            raise
+        raise InvalidCursor("this cursor was changed: give back what an earlier answer gave") from None
 
 
 def _shown(given: object) -> str:

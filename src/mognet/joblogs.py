@@ -35,6 +35,8 @@ class Book:
     def __init__(self, token: Token, keep: int, *, prints: bool) -> None:
         self.token = token
         self.prints = prints
+        self.writing = asyncio.Lock()
+        """Held while lines are on their way, so that later ones do not overtake them, nor the job's end."""
         self._lines: deque[bytes] = deque(maxlen=keep)
         self._printed = ""
         self._lock = threading.Lock()
@@ -96,12 +98,14 @@ class JobLogs:
             return
         _book.set(None)
         self._books.discard(book)
-        if lines := book.take(all=True):
-            try:
-                async with asyncio.timeout(PATIENCE):
+        lines: list[bytes] = []
+        try:
+            async with asyncio.timeout(PATIENCE), book.writing:
+                lines = book.take(all=True)
+                if lines:
                     await self._engine.log(book.token, lines, keep=self._keep)
-            except (MognetError, TimeoutError) as error:
-                _log.warning("the last %d log lines of job %s are lost: %s", len(lines), book.token.id, error)
+        except (MognetError, TimeoutError) as error:
+            _log.warning("the last log lines of job %s are lost (%d of them): %s", book.token.id, len(lines or book.take(all=True)), error)
 
     async def run(self) -> None:
         """Write now and then, until cancelled."""
@@ -113,14 +117,15 @@ class JobLogs:
                 await asyncio.gather(*(self._flush(book) for book in list(self._books)))
 
     async def _flush(self, book: Book) -> None:
-        lines = book.take()
-        if not lines:
-            return
-        try:
-            await self._engine.log(book.token, lines, keep=self._keep)
-        except MognetError as error:
-            book.put_back(lines)
-            _log.debug("log lines cannot be written yet: %s", error)
+        async with book.writing:
+            lines = book.take()
+            if not lines:
+                return
+            try:
+                await self._engine.log(book.token, lines, keep=self._keep)
+            except MognetError as error:
+                book.put_back(lines)
+                _log.debug("log lines cannot be written yet: %s", error)
 
 
 class _Handler(logging.Handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection
 from contextvars import ContextVar
@@ -40,9 +41,14 @@ class Marks:
 
     def __str__(self) -> str:
         """The metadata as the end of a log line."""
-        labels = self.metadata or {}
-        texts = ((path, value if isinstance(value, str) else dumps(value).decode()) for path, value in labels.items())
-        return "".join(f" {path}={text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}" for path, text in texts)
+        return "".join(f" {path}={_shown(value)}" for path, value in (self.metadata or {}).items())
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else dumps(value).decode()
+    if not text.isprintable():  # it may come from anybody, and must neither end the line nor steer a terminal
+        text = json.dumps(text)[1:-1] if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 _current: ContextVar[Marks | None] = ContextVar("mognet_job", default=None)

@@ -329,8 +329,7 @@ class Worker:
         outcome = await self._outcome(attempt)
         attempt.settling = True
         self._give_slot_back(attempt)
-        if self._config.keep_logs:
-            await self._logs.close()
+        await self._last_words(attempt, outcome)
         settled = await self._settle(attempt, outcome)
         self._leave(attempt)
         if self._middleware:
@@ -357,17 +356,32 @@ class Worker:
             attempt.error = error
             return self._settler.failure(attempt.token, error)
 
+    async def _last_words(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """Store what the attempt logged and said last. Nothing that happens here keeps its end from being stored."""
+        if self._tasks[attempt].cancelling():
+            with suppress(asyncio.CancelledError):  # of the task's own making, and not received yet
+                await asyncio.sleep(0)
+        try:
+            if self._config.keep_logs:
+                await self._logs.close()
+            if attempt.context is not None:
+                await attempt.context.end_progress(write=outcome is not None)
+        except asyncio.CancelledError:  # by what the task has left behind, or by the end of the loop
+            _log.debug("the last words of %s are cut short", attempt)
+        except Exception:
+            _log.exception("the last words of %s cannot be stored", attempt)
+
     async def _release(self, attempt: Attempt) -> None:
         attempt.settling = True
-        await self._settle(attempt, released(attempt.token))
+        outcome = released(attempt.token)
+        await self._last_words(attempt, outcome)
+        await self._settle(attempt, outcome)
 
     # its end
 
     async def _settle(self, attempt: Attempt, outcome: Outcome | None) -> Record | None:
         """Bring the outcome into the record, and log it. None: it is not there, because the job is not this worker's any more."""
         record: Record | None = None
-        if attempt.context is not None:
-            await attempt.context.end_progress(write=outcome is not None)
         try:
             if outcome is None:
                 (found,) = await self._engine.get([attempt.token.id])

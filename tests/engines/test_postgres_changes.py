@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
@@ -223,7 +224,8 @@ async def test_rings_at_the_callers_commit(url: str) -> None:
 def test_a_snapshot_in_few_words() -> None:
     """It never shows more than it did, however many transactions are open."""
     text = f"10:5000:{','.join(str(number) for number in range(10, 5000, 7))}"
-    snapshot = Snapshot.taken(text)
+    assert Snapshot.taken(text).shows(4999)
+    snapshot = Snapshot.taken(text).sure
     assert len(snapshot.open) == changes.OPEN
     assert not any(snapshot.shows(number) for number in range(10, 5000, 7))
     assert snapshot.shows(9)
@@ -233,3 +235,27 @@ def test_a_snapshot_in_few_words() -> None:
     assert len(str(Place(2**59, *[Snapshot(2**59, tuple(2**59 - n for n in range(changes.OPEN)))] * 2, 2**59, 2**59))) < 2500
     few = Snapshot.taken("10:12:")
     assert (few, Place.read(str(Place(1, few)))) == (Snapshot(12), Place(1, few))
+
+
+async def test_many_open_transactions_hold_nothing_up(url: str) -> None:
+    """What is visible is told, also if it came behind more of them than a place names; then perhaps twice."""
+    async with PostgresEngine.from_url(url) as engine, AsyncExitStack() as stack:
+        reader = await Reader.begin(engine)
+        for _ in range(changes.OPEN + 3):
+            other = await stack.enter_async_context(await psycopg.AsyncConnection.connect(url))
+            await other.execute("SELECT pg_current_xact_id()")
+        jobs = [make_job() for _ in range(5)]
+        for job in jobs:
+            await engine.submit([job])
+        told: list[UUID] = []
+        more = True
+        while more:
+            page, more = await reader.page(limit=2)
+            told += page
+        assert told == [job.id for job in jobs]
+        assert set((await reader.page())[0]) <= set(told)
+    # When they have ended, nothing comes again.
+    async with PostgresEngine.from_url(url) as engine:
+        reader.engine = engine
+        await reader.page()
+        assert await reader.page() == ([], False)

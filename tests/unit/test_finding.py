@@ -312,8 +312,23 @@ async def test_cursors_from_elsewhere(backend: ResultBackend) -> None:
         write_cursor("find", "elsewhere", *good),
         write_cursor("watch", here, "1"),
     ]
-    changed: list[tuple[Any, ...]] = [(), good[:2], (*good, 1), (float("nan"), *good[1:]), (1, *good[1:]), (good[0], -(2**64), good[2])]
-    changed += [(good[0], 2**63, good[2]), (*good[:2], "nope"), (*good[:2], 7), ("1", *good[1:])]
+    changed: list[tuple[Any, ...]] = [
+        (),
+        good[:2],
+        (*good, 1),
+        (float("nan"), *good[1:]),
+        (1.7e308, *good[1:]),
+        (1, *good[1:]),
+        (good[0], -(2**64), good[2]),
+    ]
+    changed += [
+        (good[0], 2**63 - 1, good[2]),
+        (good[0], -1, good[2]),
+        (good[0], 2**63, good[2]),
+        (*good[:2], "nope"),
+        (*good[:2], 7),
+        ("1", *good[1:]),
+    ]
     bad += [write_cursor("find", here, *parts) for parts in changed]
     for cursor in bad:
         if cursor is not None:

@@ -520,7 +520,18 @@ async def test_the_snapshot_of_a_tree_can_be_left_in_the_middle(small: None) -> 
         write_cursor("find", "here", "1", 1.0),
         *(
             write_cursor("watch", "here", *parts)
-            for parts in ((), ("1",), (1, 1.0), ("1", "now"), ("nowhere", 1.0), ("1", float("nan")), ("1", 1.0, -1.0, 0.0, 2**63, "0" * 32))
+            for parts in (
+                (),
+                ("1",),
+                (1, 1.0),
+                ("1", "now"),
+                ("nowhere", 1.0),
+                ("1", float("nan")),
+                ("1", 10**400),
+                ("1", 1.0, -1.0, 10**400, 1, "0" * 32),
+                ("1", 1.0, -1.0, 1.7e308, 1, "0" * 32),
+                ("1", 1.0, -1.0, 0.0, 2**63 - 1, "0" * 32),
+            )
         ),
     ],
 )

@@ -123,6 +123,51 @@ async def test_while_it_runs_over_retries_and_when_it_fails(lab: Lab) -> None:
     assert await messages(result) == ["attempt 1", "attempt 2", "last words"]
 
 
+async def test_a_task_that_leaves_a_cancellation_behind_ends_as_it_did(lab: Lab) -> None:
+    """What is written before the end is stored must not take the end with it."""
+    app = await lab.working(keep_logs=10)
+
+    @app.task(name="work")
+    async def work(context: Context, progress: bool) -> int:
+        log.info("hello")
+        if progress:
+            await context.progress(1)
+            await context.progress(2)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return 7
+
+    for progress in (False, True):
+        result = await ended(app, Request(name="work", args=(progress,)))
+        assert (await result.get(), await messages(result)) == (7, ["hello"])
+        assert result.number_of_starts == 1
+        assert result.progress is None or result.progress.done == 2
+
+
+async def test_lines_that_are_being_written_when_the_job_ends_come_first(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = await lab.working(keep_logs=10)
+    write, going, go = app.engine.log, asyncio.Event(), asyncio.Event()
+
+    async def slow(token: Any, lines: Any, *, keep: int) -> bool:
+        if not going.is_set():
+            going.set()
+            await go.wait()
+        return await write(token, lines, keep=keep)
+
+    monkeypatch.setattr(app.engine, "log", slow)
+
+    @app.task(name="work")
+    async def work() -> None:
+        log.info("first")
+        await going.wait()
+        log.info("last")
+        asyncio.get_running_loop().call_later(0.1, go.set)
+
+    result = await ended(app, Request(name="work"))
+    assert await messages(result) == ["first", "last"]
+
+
 async def test_prints_if_asked(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     app = await lab.working(keep_logs=10, keep_prints=True)
     await until(lambda: _Listening._printing)

@@ -290,3 +290,22 @@ async def test_nothing_that_is_not_ours_is_read_as_progress(lab: Lab) -> None:
         b"[1,2,null,null]",
     ):
         assert Result(record._replace(progress=data), app.result_backend).progress is None
+
+
+async def test_a_task_that_leaves_a_cancellation_behind_ends_as_it_did(app: App) -> None:
+    @app.task
+    async def f(context: Context) -> int:
+        await context.progress(1)
+        await context.progress(2)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return 7
+
+    result = await app.submit(f)
+    await soon(result.wait())
+    assert await result.get() == 7
+    assert result.number_of_starts == 1
+    progress = await told(result)
+    assert progress is not None
+    assert progress.done == 2

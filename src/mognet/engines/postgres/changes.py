@@ -96,10 +96,19 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def taken(cls, text: str) -> Self:
-        """As the server writes it; shortened so that it shows no more than it did."""
+        """As the server writes it. Of more open transactions than are named, the last one named is the first that is left out."""
         _, end, others = text.split(":")
-        numbers = sorted(int(number) for number in others.split(",") if number)
-        return cls(int(end), tuple(numbers)) if len(numbers) <= OPEN else cls(numbers[OPEN], tuple(numbers[:OPEN]))
+        return cls(int(end), tuple(sorted(int(number) for number in others.split(",") if number)[: OPEN + 1]))
+
+    @property
+    def cut(self) -> bool:
+        """Whether there were more open transactions than are named."""
+        return len(self.open) > OPEN
+
+    @property
+    def sure(self) -> Snapshot:
+        """What shows no more than it did, and says so in few words."""
+        return Snapshot(self.open[OPEN], self.open[:OPEN]) if self.cut else self
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -178,7 +187,8 @@ async def read(tables: Tables, connection: Connection, since: str | None, query:
     if number == limit and telling.shows(int(last_changed)):
         at, more = Place(place.epoch, place.told, telling, int(last_changed), last_seq), True
     else:
-        at, more = Place(place.epoch, telling), place.telling is not None
+        # If it was cut, what is not sure to have been told comes again, and so would a next page for ever.
+        at, more = Place(place.epoch, telling.sure), place.telling is not None and not telling.cut
     return Changes(told, str(at), status.now, more)
 
 
@@ -209,7 +219,7 @@ async def _from_now_on(tables: Tables, connection: Connection, status: _Status) 
         lost = not await _begin(tables, connection)
         [row] = await tables.all(connection, _STATUS)
         status = _Status(*row)
-    return Changes([], str(Place(status.epoch, Snapshot.taken(status.snapshot))), status.now, lost=lost)
+    return Changes([], str(Place(status.epoch, Snapshot.taken(status.snapshot).sure)), status.now, lost=lost)
 
 
 async def _prolong(tables: Tables, connection: Connection, status: _Status) -> None:
