@@ -9,8 +9,8 @@ With any other URL, or none (then the jobs are in a SQLite file), workers run be
     python -m examples.live
 
 * Each request is somebody's: ``MetadataMiddleware`` labels what it submits with tenant and user, and it gets to see no other jobs.
-* The page is told by **server-sent events**, fed by ``app.watch``. An event's id is its cursor: a browser that has lost the connection sends
-  the last one it saw, and is told what has become of the jobs meanwhile. Nothing polls.
+* The page is told by **server-sent events**, fed by ``app.watch``. An event's id is its cursor: a browser that has lost the connection
+  sends the last one it saw, and is told what has become of the jobs meanwhile. Nothing polls.
 * What is stored with a job is data for the page, never HTML.
 """
 

@@ -50,8 +50,8 @@ async def serving(web: Any) -> AsyncIterator[httpx.AsyncClient]:
         server = uvicorn.Server(uvicorn.Config(web, log_level="warning", lifespan="on", ws="none", timeout_graceful_shutdown=1))
         task = asyncio.create_task(server.serve(sockets=[listening]))
         try:
-            while not server.started and not task.done():
-                await asyncio.sleep(0.01)  # noqa: ASYNC110 - a moment, once
+            while not server.started and not task.done():  # noqa: ASYNC110 - a moment, once
+                await asyncio.sleep(0.01)
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
                 yield client
