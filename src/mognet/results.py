@@ -103,11 +103,10 @@ class Result(Generic[T_co]):
     @property
     def cursor(self) -> str | None:
         """Where ``find`` goes on behind this result, if ``find`` gave it."""
-        return (
-            None
-            if self._identity is None
-            else write_cursor("find", self._identity, float(self._record.created), self._record.place, self._record.id.hex)
-        )
+        if self._identity is None:
+            return None
+        created, place, id = self._record.stand
+        return write_cursor("find", self._identity, float(created), place, id.hex)
 
     @property
     def id(self) -> UUID:
@@ -193,6 +192,12 @@ class Result(Generic[T_co]):
     def request_kwargs_repr(self) -> str | None:
         """A printable form of its arguments, if the request gave one."""
         return self._record.label
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Its metadata as it was when this was read; :meth:`get_metadata` reads it anew."""
+        metadata: dict[str, Any] = loads(self._record.metadata)
+        return metadata
 
     @property
     def progress(self) -> Progress | None:
@@ -372,7 +377,7 @@ class Result(Generic[T_co]):
             "queue_time": None if self.queue_time is None else self.queue_time.total_seconds(),
             "node_id": self.node_id,
             "request_kwargs_repr": self.request_kwargs_repr,
-            "metadata": loads(self._record.metadata),
+            "metadata": self.metadata,
             "progress": None if (progress := self.progress) is None else progress.to_dict(),
         }
 

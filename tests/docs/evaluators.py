@@ -27,7 +27,7 @@ from mognet import App
 RUNS = {"mognet", "python", "pytest"}
 """Commands of console blocks that are run; what else stands there has to be in NAMED."""
 
-NAMED = {"make", "pip", "cd", "sqlite3"}
+NAMED = {"make", "pip", "cd", "sqlite3", "uvicorn"}
 """Commands that are shown, and not run here."""
 
 PATIENCE = 30.0

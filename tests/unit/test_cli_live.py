@@ -203,7 +203,7 @@ def test_pictures_fit_the_window(width: int, height: int) -> None:
     numbers = ("ready", "scheduled", "running", "suspended", "workers")
     queues = [{"queue": f"q{n}"} | dict.fromkeys(numbers, 1_000_000) for n in range(9)]
     running = {id: result for id, result in results.items() if result.state == "RUNNING"}
-    picture = Picture("mognet kitchen sqlite:///x", queues, nodes, running, failed, dict.fromkeys(failed, error))
+    picture = Picture("mognet kitchen", queues, nodes, running, failed, dict.fromkeys(failed, error), place="sqlite:///" + "x" * 100)
     for view in (board, picture):
         lines = drawn(view, width, height)
         assert len(lines) <= height
@@ -212,6 +212,7 @@ def test_pictures_fit_the_window(width: int, height: int) -> None:
     assert "20 RUNNING" in drawn(board, width, height)[-1] or width == 40
     assert re.match(r"kit\S* +\w{8} RUNNING", drawn(board, width, height)[0])
     assert drawn(picture, width, height)[-1] == "q quits"
+    assert "9,000,000 ready, 9,000,000 running" in drawn(picture, width, height)[0] or width == 40
 
 
 # --- in a real terminal

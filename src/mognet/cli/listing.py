@@ -14,7 +14,7 @@ from mognet.cli.filters import Which
 from mognet.cli.follow import percent
 from mognet.cli.ids import shorten
 from mognet.cli.text import age, json_text, local, span
-from mognet.codec import ErrorInfo, loads
+from mognet.codec import ErrorInfo
 from mognet.engine import METADATA
 from mognet.paths import value_at
 from mognet.results import Result
@@ -83,7 +83,7 @@ _COLUMNS: dict[str, tuple[Column, _Cell]] = {
     "finished": (Column("FINISHED"), lambda row: local(row.result.finished)),
     "parent": (Column("PARENT"), lambda row: str(row.result.parent_id or "")[:8]),
     "args": (Column("ARGUMENTS", shrink=True), lambda row: row.result.request_kwargs_repr or ""),
-    "metadata": (Column("METADATA", shrink=True), lambda row: json_text(loads(row.result.record.metadata))),
+    "metadata": (Column("METADATA", shrink=True), lambda row: json_text(row.result.metadata)),
 }
 _USUAL = ("id", "task", "queue", "state", "age", "took", "try", "note")
 _SAME = {"name": "task", "attempt": "try", "arguments": "args"}
@@ -125,7 +125,7 @@ def _metadata(path: str) -> tuple[Column, _Cell]:
     """A column for one key of metadata."""
 
     def cell(row: Row) -> str:
-        value = value_at(loads(row.result.record.metadata), path, "")
+        value = value_at(row.result.metadata, path, "")
         return value if isinstance(value, str) else json_text(value)
 
     return Column(path, shrink=True), cell

@@ -58,6 +58,8 @@ class Picture:
     failures: dict[UUID, Result[Any]] = field(default_factory=dict)
     errors: dict[UUID, ErrorInfo | None] = field(default_factory=dict)
     trouble: str = ""
+    place: str = ""
+    """Where the jobs are kept."""
     room: int | None = None
     """Lines that the window has; None: any number."""
 
@@ -117,7 +119,7 @@ class Picture:
     def _head(self) -> str:
         now = time.strftime("%H:%M:%S")
         ready, running = (sum(row[key] for row in self.queues) for key in ("ready", "running"))
-        return f"{self.title}  {now}  {ready:,} ready, {running:,} running"
+        return f"{self.title}  {now}  {ready:,} ready, {running:,} running  {self.place}"  # what is cut off is the end of the place
 
     def _sheets(self) -> dict[str, Sheet]:
         return {
@@ -163,7 +165,7 @@ def _error(error: ErrorInfo | None) -> dict[str, str] | None:
 
 async def show_top(desk: Desk) -> int:
     """Show what goes on, until it is told to stop; in a pipe or as JSON, once."""
-    picture = Picture(f"mognet {desk.app.name} {desk.app.url}")
+    picture = Picture(f"mognet {desk.app.name}", place=desk.app.url)
     if desk.json or not sys.stdout.isatty():
         await _look(desk, picture)
         view: View = Lines() if desk.json else picture

@@ -180,6 +180,18 @@ async def test_the_record_has_its_metadata_when_submit_returns(idle: App, lab: L
     assert await found.get_metadata() == {"a": 1}
 
 
+async def test_a_result_knows_the_metadata_it_was_read_with(idle: App) -> None:
+    result = await idle.submit(Request(name="none", metadata={"a": {"b": 1}}))
+    assert result.metadata == {"a": {"b": 1}}
+    await result.set_metadata(c=2)
+    result.metadata["a"] = "changed here alone"
+    assert result.metadata == {"a": {"b": 1}}
+    await result.refresh()
+    assert result.metadata == {"a": {"b": 1}, "c": 2}
+    [found] = [found async for found in idle.result_backend.find(metadata={"c": 2})]
+    assert found.metadata == result.metadata
+
+
 async def test_a_task_reads_it_from_its_request(app: App) -> None:
     @app.task
     async def as_async(context: Context) -> dict[str, Any]:
