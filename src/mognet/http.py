@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from mognet.exceptions import ImproperlyConfigured
+from mognet.paths import is_plain
 from mognet.scope import job_metadata, metadata, scope_metadata, scope_trace, trace
 
 Scope = MutableMapping[str, Any]
@@ -83,7 +84,7 @@ def outgoing_headers(*, headers: Mapping[str, str] | None = None, baggage: Colle
     :param baggage: keys that go into the ``baggage`` header.
     """
     labels = {**job_metadata(), **scope_metadata()}
-    out = dict(scope_trace())
+    out = _read_trace({name: [value] for name, value in scope_trace().items()})  # in a task it comes from the store
     for name, key in (headers or {}).items():
         _header(name)
         text = _text(labels.get(key))
@@ -141,6 +142,8 @@ def _is_plain(text: str, longest: int) -> bool:
 def _text(value: Any) -> str | None:
     if isinstance(value, bool) or value is None:
         return None if value is None else str(value).lower()
+    if isinstance(value, str) and not is_plain(value):
+        return None
     return str(value) if isinstance(value, str | int | float) else None
 
 

@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from uuid import UUID
 
 from mognet.codec import unpack_done
@@ -66,7 +67,8 @@ class Waiters:
             self._unseen.add(key)
             self._look_now.set()
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="mognet waiters")
+            # With a context of its own: it belongs to none of those who wait, nor do the log records made on the way.
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="mognet waiters", context=Context())
         try:
             yield future
         finally:

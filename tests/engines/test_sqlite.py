@@ -18,12 +18,13 @@ import pytest
 
 from mognet.engine import DONE
 from mognet.engines.sql import connection as files
-from mognet.engines.sql import desks, search, writer
+from mognet.engines.sql import desks, line, search, writer
 from mognet.engines.sql.connection import parse_url
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, InvalidMetadata, NotConnected
 from mognet.outcomes import merge_metadata, revoke, succeeded
 from mognet.records import Job, Query
+from mognet.states import ResultState
 
 
 def make_job(**fields: object) -> Job:
@@ -446,3 +447,16 @@ async def test_searches_go_on_from_stretch_to_stretch(path: Path, monkeypatch: p
 
 def test_this_sqlite_is_new_enough() -> None:
     assert sqlite3.sqlite_version_info >= files.OLDEST_SQLITE, sys.version
+
+
+async def test_a_claim_that_is_undone_leaves_nobody_with_what_it_told(tmp_path: Path) -> None:
+    """Whoever read the changes between the claim and its end was told RUNNING."""
+    async with SQLiteEngine(tmp_path / "jobs.db") as engine:
+        await engine.submit([job := make_job()])
+        at = (await engine.changes(None)).at
+        claimed = await engine._write(line.claim("node", ["q"], 1, 60.0, None))
+        changes = await engine.changes(at)
+        assert [changed.record.state for changed in changes.changed] == [ResultState.RUNNING]
+        await engine._write(line.unclaim(claimed))
+        changes = await engine.changes(changes.at)
+        assert [(changed.record.id, changed.record.state) for changed in changes.changed] == [(job.id, ResultState.PENDING)]

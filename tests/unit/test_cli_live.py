@@ -23,7 +23,7 @@ from mognet.cli import desk as desk_module
 from mognet.cli.desk import Desk
 from mognet.cli.failures import FAILED, OK
 from mognet.cli.options import Options
-from mognet.cli.top import Picture, show_top
+from mognet.cli.top import Picture, show_top, where
 from mognet.cli.tree import show_tree
 from mognet.cli.watch import Board, watch_tasks
 from mognet.codec import describe_error
@@ -57,6 +57,12 @@ def kitchen() -> App:
 
     app.by_name = {"cook": cook, "burn": burn, "menu": menu}  # type: ignore[attr-defined]
     return app
+
+
+def test_the_title_of_top_holds_no_password() -> None:
+    shown = where(App("kitchen", url="postgresql://ada:secret@db/jobs"))
+    assert "secret" not in shown
+    assert "db/jobs" in shown
 
 
 async def served(app: App, *names: str, work: bool = True) -> list[Result[Any]]:

@@ -14,7 +14,7 @@ import mognet
 from mognet.codec import dump_metadata
 from mognet.exceptions import ImproperlyConfigured
 from mognet.http import MAX_BAGGAGE, MAX_VALUE, MetadataMiddleware, outgoing_headers, read_baggage
-from mognet.scope import scope_metadata, scope_trace
+from mognet.scope import scope_metadata, scope_trace, trace
 
 PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -116,3 +116,19 @@ def test_bad_names_are_refused_at_once(options: dict[str, Any]) -> None:
         taken([], **options)
     with pytest.raises(ImproperlyConfigured):
         outgoing_headers(**options)
+
+
+def test_what_a_stored_call_carries_goes_out_only_as_trace_context() -> None:
+    """A job's trace comes from the store, and from whoever wrote there."""
+    good = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "a=b"}
+    with trace(good | {"authorization": "x"}):
+        assert outgoing_headers() == good
+    with trace({"traceparent": "x\r\nInjected: 1", "tracestate": "a=b"}):
+        assert outgoing_headers() == {}
+    with trace({"traceparent": good["traceparent"], "tracestate": "a=b\r\nInjected: 1"}):
+        assert outgoing_headers() == {"traceparent": good["traceparent"]}
+
+
+def test_text_that_is_none_does_not_go_out() -> None:
+    with mognet.metadata(t="\ud800"):
+        assert outgoing_headers(headers={"X-T": "t"}, baggage={"t"}) == {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from mognet.app import App
 from mognet.cli.desk import Answer, Desk, Screen, write
 from mognet.cli.display import Column, Lines, Sheet, Span, View, state_span
 from mognet.cli.failures import OK
@@ -23,6 +24,7 @@ from mognet.codec import ErrorInfo
 from mognet.control import NodeStatus
 from mognet.exceptions import ConnectionError
 from mognet.records import Query
+from mognet.redaction import redact_url
 from mognet.results import Result
 from mognet.states import ResultState
 
@@ -163,9 +165,14 @@ def _error(error: ErrorInfo | None) -> dict[str, str] | None:
     return None if error is None else {"type": error.type_name.removeprefix("builtins:"), "message": error.message}
 
 
+def where(app: App) -> str:
+    """Where an app's jobs are kept, without passwords."""
+    return redact_url(app.url)
+
+
 async def show_top(desk: Desk) -> int:
     """Show what goes on, until it is told to stop; in a pipe or as JSON, once."""
-    picture = Picture(f"mognet {desk.app.name}", place=desk.app.url)
+    picture = Picture(f"mognet {desk.app.name}", place=where(desk.app))
     if desk.json or not sys.stdout.isatty():
         await _look(desk, picture)
         view: View = Lines() if desk.json else picture

@@ -115,6 +115,7 @@ def unclaim(claimed: Claimed) -> Operation[None]:
             for claim, row in zip(claimed.claims, claimed.rows, strict=True)
         ]
         session.run(sql.UNCLAIM, session.app, dump(before))
+        changes.note(session, [row[0] for row in before])  # somebody may have been told of the claim
         return lambda: session.ears.ring({claim.record.queue for claim in claimed.claims})
 
     return work

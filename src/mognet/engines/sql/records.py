@@ -168,6 +168,7 @@ def _apply(session: Session, found: Found, change: Change) -> list[int]:
             end(session, change.state, ended, change.ttl)
     elif change.ttl is not None:
         session.run(sql.SET_TTL, seq, change.ttl, session.now)
+        changed = True
     if change.state is ResultState.SUSPENDED and record.state is ResultState.RUNNING:
         session.run(sql.SUSPEND, seq)
         changed = True

@@ -11,7 +11,7 @@ import pytest
 
 from mognet.codec import dumps, label
 from mognet.engine import CHANGED, KEEP_NOTES
-from mognet.outcomes import failed, merge_metadata, paused, rerun, resume, retry, revoke, set_progress, succeeded, suspend
+from mognet.outcomes import failed, merge_metadata, paused, rerun, resume, retry, revoke, set_progress, set_ttl, succeeded, suspend
 from mognet.records import Query, Record, Wanted
 from mognet.states import ResultState
 from mognet.testing.conformance.bench import LONG, Bench, Group, make_job, plain
@@ -85,6 +85,8 @@ class Changing(Group):
         assert [record.state for record in await watch.read()] == [ResultState.SUCCESS]
         await bench.engine.update(job.id, merge_metadata(b'{"b":1}'), unless=())
         assert [record.metadata for record in await watch.read()] == [(await bench.record(job.id)).metadata]
+        await bench.engine.update(job.id, set_ttl(LONG), unless=())
+        assert [record.ttl for record in await watch.read()] == [LONG]
 
     async def test_what_is_no_change(self, bench: Bench) -> None:
         """Notes, log lines, heartbeats, signals and refused operations are none."""
