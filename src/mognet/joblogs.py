@@ -126,6 +126,8 @@ class JobLogs:
             except MognetError as error:
                 book.put_back(lines)
                 _log.debug("log lines cannot be written yet: %s", error)
+            except Exception:  # an engine's bug must not end the keeping of all other jobs' lines
+                _log.exception("%d log lines of job %s are lost", len(lines), book.token.id)
 
 
 class _Handler(logging.Handler):

@@ -299,6 +299,7 @@ class Hub:
                 more = await self._read()
                 if not more:
                     await self._settle_down(loop.time())
+                await self._let_in()  # also when there is always more
             if more:
                 await asyncio.sleep(0)
                 continue
@@ -352,7 +353,6 @@ class Hub:
         if now >= self._look_at_top:
             self._look_at_top = now + MISSING_EVERY
             await self._look_for_missing()
-        await self._let_in()
         await self._look_at_trees(now)
 
     async def _let_in(self) -> None:

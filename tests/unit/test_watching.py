@@ -570,3 +570,27 @@ async def test_what_is_new_in_the_metadata() -> None:
         event = await take(watch)
         assert (event.changed, event.state, event.done) == (frozenset(), ResultState.REVOKED, True)
         assert event.to_dict()["changed"] == []
+
+
+async def test_who_comes_while_the_reader_lags_behind_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more changes than can be read, there is always more."""
+
+    class Flooded(MemoryEngine):
+        async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008
+            await asyncio.sleep(0.001)
+            changes = await super().changes(since, query, limit=limit)
+            return changes if since is None else changes._replace(more=True)
+
+    hasten(monkeypatch)
+    engine = Flooded()
+    async with opened(engine) as hub:
+        [first, second] = jobs = [job(), job()]
+        await engine.submit(jobs)
+        assert (await take(hub.watch(first.id, None, None, None))).id == first.id
+        watch = hub.watch(None, None, None, None)
+        waiting = asyncio.create_task(anext(watch))
+        while watch._box not in hub._live.boxes:  # noqa: ASYNC110 - a moment
+            await asyncio.sleep(0)
+        assert (await take(hub.watch(second.id, None, None, None))).id == second.id
+        waiting.cancel()
+        await asyncio.wait([waiting])

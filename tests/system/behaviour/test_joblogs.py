@@ -168,6 +168,29 @@ async def test_lines_that_are_being_written_when_the_job_ends_come_first(lab: La
     assert await messages(result) == ["first", "last"]
 
 
+async def test_an_engine_with_a_bug_ends_no_keeping(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = await lab.working(keep_logs=10)
+    write, failed = app.engine.log, asyncio.Event()
+
+    async def broken(token: Any, lines: Any, *, keep: int) -> bool:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("a bug")
+        return await write(token, lines, keep=keep)
+
+    monkeypatch.setattr(app.engine, "log", broken)
+
+    @app.task(name="work")
+    async def work() -> None:
+        log.info("hello")
+        await failed.wait()
+        await asyncio.sleep(0)
+        log.info("still here")
+
+    assert await messages(await ended(app, Request(name="work"))) == ["still here"]
+    assert await messages(await ended(app, Request(name="work"))) == ["hello", "still here"]
+
+
 async def test_prints_if_asked(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     app = await lab.working(keep_logs=10, keep_prints=True)
     await until(lambda: _Listening._printing)
