@@ -165,7 +165,7 @@ class Engine(Protocol):
     async def count(self, query: Query, *, by: GroupBy | str = "state") -> dict[str, int]:
         """How many records match, by state, queue or name, or by the value at a path in their metadata (``"metadata:PATH"``).
 
-        In the last case the groups are the values as :func:`mognet.codec.label` writes them, and ``""`` those without one. ``limit``,
+        In the last case the groups are the values as :func:`mognet.labels.label` writes them, and ``""`` those without one. ``limit``,
         ``newest_first`` and ``after`` play no part.
         """
         ...

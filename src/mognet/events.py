@@ -11,10 +11,11 @@ from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from mognet.codec import labels, loads
+from mognet.codec import loads
 from mognet.cursors import read_cursor, read_place, write_cursor
 from mognet.exceptions import InvalidCursor, InvalidQuery
 from mognet.finding import read_metadata
+from mognet.labels import labels
 from mognet.progress import Progress, load_progress
 from mognet.records import Place, Query, Record
 from mognet.states import ResultState

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any, Literal, Self, TypedDict
 from uuid import UUID
 
-from mognet.codec import dump_metadata, dumps, label, loads
+from mognet.codec import dump_metadata, dumps, loads
 from mognet.cursors import read_cursor, read_place
 from mognet.engine import METADATA, Engine
 from mognet.exceptions import ImproperlyConfigured, InvalidCursor, InvalidMetadata, InvalidQuery
+from mognet.labels import label
 from mognet.paths import check_path, is_plain, value_at
 from mognet.records import Place, Query, Wanted
 from mognet.states import ResultState

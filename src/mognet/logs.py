@@ -9,7 +9,8 @@ from contextvars import ContextVar
 from functools import cached_property
 from typing import Any
 
-from mognet.codec import dumps, loads, select
+from mognet.codec import dumps, loads
+from mognet.labels import select
 from mognet.records import Record
 
 FIELDS = ("task_id", "task", "queue", "attempt", "node", "metadata")

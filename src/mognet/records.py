@@ -129,7 +129,7 @@ class Wanted(NamedTuple):
     path: str
     """A key, or keys into objects with dots between them."""
     labels: frozenset[bytes]
-    """Values as :func:`mognet.codec.label` writes them."""
+    """Values as :func:`mognet.labels.label` writes them."""
 
 
 class Place(NamedTuple):

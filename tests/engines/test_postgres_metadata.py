@@ -12,8 +12,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from mognet.codec import dumps, label
-from mognet.codec import labels as metadata_labels
+from mognet.codec import dumps
 from mognet.engines.postgres import labels, search
 from mognet.engines.postgres.connecting import connect
 from mognet.engines.postgres.engine import PostgresEngine
@@ -22,6 +21,8 @@ from mognet.engines.postgres.settings import parse_url
 from mognet.engines.postgres.statements import qualified
 from mognet.engines.postgres.tables import Tables
 from mognet.exceptions import ConnectionError
+from mognet.labels import label
+from mognet.labels import labels as metadata_labels
 from mognet.outcomes import failed, merge_metadata, rerun, retry, succeeded
 from mognet.records import Query, Wanted
 from mognet.states import ResultState

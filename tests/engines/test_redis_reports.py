@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from mognet.codec import dumps, label
+from mognet.codec import dumps
 from mognet.engine import CHANGED
 from mognet.engines.redis import keys
 from mognet.engines.redis.engine import RedisEngine
 from mognet.engines.redis.scripts import inline, script
+from mognet.labels import label
 from mognet.outcomes import failed, merge_metadata, rerun, succeeded
 from mognet.records import Query, Wanted
 from mognet.testing.conformance.bench import make_job

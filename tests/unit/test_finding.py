@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from mognet import finding
 from mognet.backend import ResultBackend
-from mognet.codec import dump_metadata, label, loads
+from mognet.codec import dump_metadata, loads
 from mognet.cursors import write_cursor
 from mognet.engines.memory import MemoryEngine
 from mognet.exceptions import InvalidCursor, InvalidQuery
 from mognet.finding import Indexes, name_groups
+from mognet.labels import label
 from mognet.outcomes import failed, paused, revoke, succeeded
 from mognet.records import Job, Query, Record
 from mognet.registry import TaskRegistry

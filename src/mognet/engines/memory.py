@@ -13,9 +13,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Self
 from uuid import UUID
 
-from mognet.codec import has_metadata, labels, merge_metadata
+from mognet.codec import merge_metadata
 from mognet.engine import METADATA, GroupBy
 from mognet.engines.memory_rows import Line, MemoryRows, MemoryStore, Row, is_expired, too_late
+from mognet.labels import has_metadata, labels
 from mognet.outcomes import Again, Change, Outcome, revoke
 from mognet.records import (
     Changed,

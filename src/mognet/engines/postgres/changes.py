@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Self
 
 from psycopg.errors import LockNotAvailable
 
-from mognet.codec import has_metadata
 from mognet.engine import KEEP_NOTES
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.labels import while_nobody_writes
@@ -21,6 +20,7 @@ from mognet.engines.postgres.rows import WIDTH, make_record
 from mognet.engines.postgres.search import conditions
 from mognet.engines.postgres.statements import NOW, RECORD
 from mognet.engines.postgres.tables import Tables
+from mognet.labels import has_metadata
 from mognet.records import Changed, Changes, Query
 
 RENEW_EVERY = 3600.0

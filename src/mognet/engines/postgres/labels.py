@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from psycopg.errors import LockNotAvailable
 
-from mognet.codec import labels
 from mognet.engines.postgres.arrays import Blobs, Numbers
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.tables import Known, Tables
 from mognet.engines.postgres.text import from_column, to_column
+from mognet.labels import labels
 from mognet.records import Reindexed
 
 T = TypeVar("T")

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from psycopg.errors import InvalidTextRepresentation
 
-from mognet.codec import labels
 from mognet.engines.postgres import statements as sql
 from mognet.engines.postgres.arrays import Blobs, Numbers, Uuids
 from mognet.engines.postgres.connecting import Connection
@@ -17,6 +16,7 @@ from mognet.engines.postgres.labels import drop_labels, entries_of
 from mognet.engines.postgres.rows import NUMBERS, WIDTH, make_record, token_text
 from mognet.engines.postgres.tables import Known, Stale, Tables
 from mognet.engines.postgres.text import from_column, to_column, to_column_or_none
+from mognet.labels import labels
 from mognet.outcomes import Again, Outcome
 from mognet.records import Claim, Job, Record, Token
 from mognet.states import ResultState

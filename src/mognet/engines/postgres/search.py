@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from mognet.codec import has_metadata, labels
 from mognet.engine import METADATA
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.labels import learn
@@ -20,6 +19,7 @@ from mognet.engines.postgres.rows import NUMBERS, STATES, make_record
 from mognet.engines.postgres.statements import NOW, RECORD
 from mognet.engines.postgres.tables import Tables
 from mognet.engines.postgres.text import from_column, to_column
+from mognet.labels import has_metadata, labels
 from mognet.records import Query, Record, Wanted
 from mognet.states import FINAL, ResultState
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from mognet import codec
+from mognet import labels as form
 from mognet.engines.redis import keys
 from mognet.engines.redis.scripts import STALE, Arg, Run, key_text, labels
 from mognet.exceptions import ConnectionError
@@ -47,8 +47,8 @@ class Paths(NamedTuple):
             fields += (key_text(key), text)
             if key in self.plain:
                 # The text of a short string is its label.
-                found += (self.plain[key], text if type(value) is str and len(text) <= codec.MAX_LABEL else codec.label(value))
-        for path, label in codec.labels(metadata, self.deep).items():
+                found += (self.plain[key], text if type(value) is str and len(text) <= form.MAX_LABEL else form.label(value))
+        for path, label in form.labels(metadata, self.deep).items():
             found += (self.numbers[path], label)
         return fields + found, len(found) // 2
 
@@ -58,7 +58,7 @@ class Paths(NamedTuple):
         if self.numbers and fields:
             tops = set(from_json(metadata))
             reached = [path for path in self.numbers if path.partition(".")[0] in tops]
-            found = codec.labels(metadata, reached)
+            found = form.labels(metadata, reached)
             for path in reached:
                 fields += (self.numbers[path], b"+" + found[path] if path in found else b"-")
         return fields
@@ -132,7 +132,7 @@ def _entries(job: bytes, values: dict[bytes, bytes | None], behind: Sequence[str
     there = {key: value for key, value in values.items() if value is not None}
     metadata = b"{%b}" % b",".join(b"%b:%b" % pair for pair in there.items())
     entries: list[Arg] = []
-    for path, label in codec.labels(metadata, behind).items():
+    for path, label in form.labels(metadata, behind).items():
         key = to_json(path.partition(".")[0])
         entries += (job, paths.numbers[path], key, there[key], label)
     return entries

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from mognet.codec import has_metadata
 from mognet.engine import KEEP_NOTES, GroupBy
 from mognet.engines.redis import keys
 from mognet.engines.redis.indexing import Indexing, Paths
 from mognet.engines.redis.scripts import Arg, hold, id_arg, make_record, micros
 from mognet.engines.redis.search import Searching, conditions, is_void
+from mognet.labels import has_metadata
 from mognet.records import Changed, Changes, LogLine, Query, Record, Reindexed, Token
 
 MOST = 500

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from mognet.codec import has_metadata, labels
 from mognet.engine import METADATA
 from mognet.engines.redis import keys
 from mognet.engines.redis.indexing import Indexing, Paths
 from mognet.engines.redis.scripts import DIGITS, STATES, Arg, Run, id_arg, make_record, micros, optional
+from mognet.labels import has_metadata, labels
 from mognet.records import Place, Query, Record
 from mognet.states import FINAL, ResultState
 

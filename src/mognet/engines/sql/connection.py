@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from mognet.codec import has_metadata, labels
 from mognet.engines.migrations import Step, steps
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
+from mognet.labels import has_metadata, labels
 from mognet.records import Wanted
 
 T = TypeVar("T")

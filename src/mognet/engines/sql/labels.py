@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from mognet.codec import labels
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.session import Finish, Operation, Session, dump
+from mognet.labels import labels
 from mognet.records import Reindexed
 
 

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from mognet.codec import dumps, label
+from mognet.codec import dumps
 from mognet.engine import CHANGED, KEEP_NOTES
+from mognet.labels import label
 from mognet.outcomes import failed, merge_metadata, paused, rerun, resume, retry, revoke, set_progress, set_ttl, succeeded, suspend
 from mognet.records import Query, Record, Wanted
 from mognet.states import ResultState

@@ -11,7 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from mognet.codec import dumps, label
+from mognet.codec import dumps
+from mognet.labels import label
 from mognet.outcomes import merge_metadata, retry, revoke, succeeded
 from mognet.records import Query, Wanted
 from mognet.states import ResultState
