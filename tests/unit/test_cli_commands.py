@@ -415,6 +415,13 @@ class TestUsage:
         for words in (("tasks", "list"), ("queues", "list"), ("nodes", "status"), ("submit", "cook", "dish=x")):
             assert mognet(*words) == (4, "", "error: the engine cannot be reached: nobody answers at redis://h\n")
 
+    def test_an_engine_out_of_reach_is_said_to_be_so_once(self, app: App, mognet: Mognet, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def refuse() -> None:
+            raise ConnectionError("redis://h cannot be reached: nobody answers")
+
+        monkeypatch.setattr(app, "connect", refuse)
+        assert mognet("tasks", "list") == (4, "", "error: redis://h cannot be reached: nobody answers\n")
+
     @pytest.mark.parametrize(
         "command",
         [
