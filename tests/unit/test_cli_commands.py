@@ -386,6 +386,8 @@ class TestUsage:
             (("--log-format", "%(nope)s", "tasks", "list"), "log format '%(nope)s'"),
             (("--log-format", "{message.__class__}", "tasks", "list"), "log format"),
             (("tasks", "get"), "Missing argument 'ID'"),
+            (("tasks", "call", "cook"), "No such command 'call' in 'tasks': it goes right behind the app, mognet "),
+            (("tasks", "nope"), "No such command 'nope' (see: mognet tasks --help)"),
         ],
     )
     def test_one_line_and_code_2(self, mognet: Mognet, words: tuple[str, ...], says: str) -> None:
