@@ -76,6 +76,7 @@ class Worker:
         self.queues: list[str] = sorted(queues)
         self._app = app
         self._config: AppConfig = app.config
+        self._marked = app.config.inherited_metadata | app.config.searchable_metadata
         self._engine = engine
         self._open_engine = open_engine
         self._middleware = middleware
@@ -323,7 +324,7 @@ class Worker:
 
     async def _work(self, attempt: Attempt) -> None:
         record = attempt.claim.record
-        attempt.marks = mark_logs(record, self._config.inherited_metadata)
+        attempt.marks = mark_logs(record, self._marked)
         self._logs.open(attempt.token)
         outcome = await self._outcome(attempt)
         attempt.settling = True
