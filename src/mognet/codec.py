@@ -113,6 +113,7 @@ def _dump_key(key: object) -> bytes:
         raise InvalidMetadata(f"metadata keys are strings, not {key!r}")
     try:
         _check_plain(key)
+        _check_text(key)
         return to_json(key)
     except ValueError as error:
         raise InvalidMetadata(f"metadata key {key!r} cannot be stored: {error}") from error
@@ -122,6 +123,8 @@ def _dump_item(key: object, value: object) -> bytes:
     try:
         if isinstance(value, Mapping | list | tuple):
             _check_keys(value, MAX_DEPTH)
+        elif isinstance(value, str):
+            _check_text(value)
         data = to_json(value, bytes_mode="base64")
         _check_plain(_finite(data), MAX_DEPTH)
     except Exception as error:  # as in dumps
@@ -136,15 +139,28 @@ def _finite(data: bytes) -> object:
         raise ValueError("it holds NaN or an infinity, which JSON does not know") from None
 
 
+def _check_text(value: str) -> None:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                "it holds half of a surrogate pair, which is no text: value.encode('utf-8', 'replace').decode() replaces it"
+            ) from None
+
+
 def _check_keys(value: object, depth: int) -> None:
-    """Refuse keys that JSON would turn into strings, and cycles, before they are written."""
+    """Refuse keys that JSON would turn into strings, half surrogates, and cycles, before they are written."""
     if depth == 0:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ValueError(f"its key {key!r} is not a string")
+            _check_text(key)
             _check_keys(item, depth - 1)
+    elif isinstance(value, str):
+        _check_text(value)
     elif isinstance(value, list | tuple):
         for item in value:
             _check_keys(item, depth - 1)

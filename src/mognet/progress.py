@@ -120,6 +120,8 @@ class Reporter:
         """From when on somebody who says something wakes the writer; until then the writer looks by itself."""
         self._writer: asyncio.Task[None] | None = None
         self._busy = False
+        self._turned = False
+        """Whether the loop has turned since somebody waited here, or would have."""
         self._written = asyncio.Event()
         self._lost = False
         self._over = False
@@ -137,19 +139,29 @@ class Reporter:
         return True
 
     async def say(self, done: float, total: float | None, message: str | None) -> None:
-        """The same from the loop. One call in :data:`EVERY` seconds waits for the write, but no longer than that."""
+        """The same from the loop.
+
+        Where a task awaits nothing else, one call in :data:`EVERY` seconds waits for the write, but no longer than that, so that others
+        have their turn and the task hears that it lost its job. A task that awaits something now and then is not held up.
+        """
         if not self.note(done, total, message):
             return
         self._wake()
-        if self._busy:
-            await asyncio.sleep(0)
-        else:  # a loop that does nothing else lets others run, and hears that it lost its job
-            self._written.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(EVERY):
-                    await self._written.wait()
+        if not self._turned:
+            if self._busy:
+                await asyncio.sleep(0)
+            else:
+                self._written.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY):
+                        await self._written.wait()
+        self._turned = False
+        self._loop.call_soon(self._turn_around)
         if self._lost:
             self.note(done, total, message)
+
+    def _turn_around(self) -> None:
+        self._turned = True
 
     def note_from_thread(self, done: float, total: float | None, message: str | None) -> None:
         """The same where nothing can be awaited."""

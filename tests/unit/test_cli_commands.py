@@ -386,6 +386,8 @@ class TestUsage:
             (("--log-format", "%(nope)s", "tasks", "list"), "log format '%(nope)s'"),
             (("--log-format", "{message.__class__}", "tasks", "list"), "log format"),
             (("tasks", "get"), "Missing argument 'ID'"),
+            (("tasks", "call", "cook"), "No such command 'call' in 'tasks': it goes right behind the app, mognet "),
+            (("tasks", "nope"), "No such command 'nope' (see: mognet tasks --help)"),
         ],
     )
     def test_one_line_and_code_2(self, mognet: Mognet, words: tuple[str, ...], says: str) -> None:
@@ -414,6 +416,13 @@ class TestUsage:
         monkeypatch.setattr(app, "connect", refuse)
         for words in (("tasks", "list"), ("queues", "list"), ("nodes", "status"), ("submit", "cook", "dish=x")):
             assert mognet(*words) == (4, "", "error: the engine cannot be reached: nobody answers at redis://h\n")
+
+    def test_an_engine_out_of_reach_is_said_to_be_so_once(self, app: App, mognet: Mognet, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def refuse() -> None:
+            raise ConnectionError("redis://h cannot be reached: nobody answers")
+
+        monkeypatch.setattr(app, "connect", refuse)
+        assert mognet("tasks", "list") == (4, "", "error: redis://h cannot be reached: nobody answers\n")
 
     @pytest.mark.parametrize(
         "command",

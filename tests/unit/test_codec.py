@@ -158,6 +158,12 @@ def test_metadata_keys_are_plain_strings(key: Any) -> None:
         dump_metadata({key: 1})
 
 
+@pytest.mark.parametrize("metadata", [{"guilty": "\ud800"}, {"guilty": [{"a": "\udfff"}]}, {"guilty": {"\ud800": 1}}, {"guilty\ud800": 1}])
+def test_half_a_surrogate_pair_in_metadata_is_called_that(metadata: dict[str, Any]) -> None:
+    with pytest.raises(InvalidMetadata, match=r"guilty.* cannot be stored: it holds half of a surrogate pair.* replaces it"):
+        dump_metadata(metadata)
+
+
 def test_metadata_has_a_limit() -> None:
     assert len(dump_metadata({"a": "x" * 92}, limit=100)) == 100
     with pytest.raises(InvalidMetadata, match="largest key is 'long'"):

@@ -79,7 +79,7 @@ def report(error: BaseException, *, debug: bool) -> int:
         text = clean(error) or type(error).__name__
     else:
         text = f"unexpected {type(error).__name__}: {clean(error)}" + ("" if debug else " (--log-level DEBUG shows where)")
-    if exit_code(error) == UNREACHABLE:
+    if exit_code(error) == UNREACHABLE and "cannot be reached" not in text:
         text = f"the engine cannot be reached: {text}"
     print(f"error: {text}", file=sys.stderr)
     for line in error.details if isinstance(error, CommandError) else ():

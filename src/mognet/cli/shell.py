@@ -85,6 +85,10 @@ def _refuse(error: Exception, app: str | None) -> int:
         return _usage(f"a command is missing after the app {app!r} (or is {app!r} a misspelt command?)")
     if app is None and text.startswith("Got unexpected extra argument"):
         text += ", and an app goes before the command: mognet APP COMMAND"
+    if context is not None and context.parent is not None and text.startswith("No such command '"):
+        name = text.split("'")[1]
+        if name in context.find_root().command.commands:
+            return _usage(f"{text} in {context.info_name!r}: it goes right behind the app, mognet {app or 'APP'} {name}")
     return _usage(text, path)
 
 
