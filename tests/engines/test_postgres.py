@@ -36,9 +36,7 @@ class Explaining(Tables):
     plans: list[str] = []  # noqa: RUF012
 
     async def all(self, connection: Any, statement: str, **values: Any) -> list[tuple[Any, ...]]:
-        cursor = await connection.execute(
-            b"EXPLAIN (COSTS OFF) " + qualified(statement, self.schema), {"app": self.app, "watchers": self.watchers, **values}
-        )
+        cursor = await connection.execute(b"EXPLAIN (COSTS OFF) " + qualified(statement, self.schema), self._with_ours(values))
         self.plans.append("\n".join(row for (row,) in await cursor.fetchall()))
         return []
 

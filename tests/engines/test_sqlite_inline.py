@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from mognet.engines.sql import pace
+from mognet.engines.sql import desks, pace
 from mognet.engines.sql.pace import Pace
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.exceptions import InvalidMetadata
@@ -47,6 +47,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "QUICK", 10.0)
     monkeypatch.setattr(pace, "SLOW", 10.0)
     monkeypatch.setattr(pace, "VERY_SLOW", 10.0)
+    monkeypatch.setattr(desks, "LOOK_AT_FILE", 60.0)  # a look at the file is the other thread's
 
 
 async def warm(engine: SQLiteEngine, threads: Threads) -> None:

@@ -234,7 +234,7 @@ class Ways:
 def app(path: Path) -> App:
     app = App("app", url=f"sqlite:///{path}")
 
-    @app.task(name="work")
+    @app.task(name="number_of")
     async def work(number: int = 0) -> int:
         return number
 
@@ -246,7 +246,7 @@ def _inner(app: App) -> object:
 
 
 async def submit(app: App, number: int) -> None:
-    result = await app.submit(app.registry.get("work").function, number)
+    result = await app.submit(app.registry.get("number_of").function, number)
     assert result.state is ResultState.PENDING
 
 
@@ -284,7 +284,7 @@ async def test_a_known_id_gives_its_result(app: App, monkeypatch: pytest.MonkeyP
     ways = Ways(monkeypatch)
     async with app:
         warm(_inner(app))
-        request = app.create_request(app.registry.get("work").function, 1)
+        request = app.create_request(app.registry.get("number_of").function, 1)
         first = await app.submit(request)
         assert ways.here == 1
         await app.revoke(request.id)

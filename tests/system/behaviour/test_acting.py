@@ -391,8 +391,10 @@ async def test_stopped_and_repeated(lab: Lab, idle: App, deed: str, monkeypatch:
     call = asyncio.create_task(many(**filters))
     await until(lambda: call.done() or remaining_is_less(remaining))
     call.cancel()
-    first = 45 - await remaining() if not await settled(call) else 45
-    assert await soon(many(**filters)) == 45 - first
+    await asyncio.wait([call])
+    rest = await remaining()
+    # What was on its way to the engine when the call was stopped is done all the same: a page at most.
+    assert rest - acting.PAGE <= await soon(many(**filters)) <= rest
     assert await remaining() == 0
     expected = {"revoke": "REVOKED", "retry": "PENDING", "delete": None}[deed]
     assert await states(idle, [result.id for result in results]) == [expected] * 45
@@ -400,12 +402,6 @@ async def test_stopped_and_repeated(lab: Lab, idle: App, deed: str, monkeypatch:
 
 async def remaining_is_less(remaining: Any) -> bool:
     return bool(await remaining() < 45)
-
-
-async def settled(call: asyncio.Task[int]) -> bool:
-    """Whether it was through before it was cancelled."""
-    await asyncio.wait([call])
-    return not call.cancelled()
 
 
 async def test_jobs_that_come_meanwhile_are_left_out(idle: App, monkeypatch: pytest.MonkeyPatch) -> None:
