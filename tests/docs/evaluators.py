@@ -98,7 +98,7 @@ class Page:
                 example.evaluate()
         finally:
             for loop, app, thread in self._served:
-                asyncio.run_coroutine_threadsafe(app.close(), loop)
+                asyncio.run_coroutine_threadsafe(app.stop(grace=0), loop)
                 thread.join(PATIENCE)
             self._stop_workers(signal.SIGTERM)
             del sys.modules[self.module.__name__]
@@ -131,10 +131,10 @@ class Page:
         loops: list[asyncio.AbstractEventLoop] = []
 
         async def work() -> None:
-            await twin.connect()
-            loops.append(asyncio.get_running_loop())
-            ready.set()
-            await twin.start()
+            async with twin:  # closed in here: what another coroutine closes would be cut off by the end of this one
+                loops.append(asyncio.get_running_loop())
+                ready.set()
+                await twin.start()
 
         thread = threading.Thread(target=lambda: asyncio.run(work()), daemon=True)
         thread.start()
