@@ -1,6 +1,6 @@
 -- Records that match, by creation: some of those in the next stretch. Answers {more?, score and id to go on after, ids and rows, or groups and numbers}; or 'stale'.
 -- ARGV: version of the indexed paths ('-' they play no part), newest first?, score and id of the start ('' from the first), most records,
--- by what they are only counted ('' not: state, queue, name, or the number of a path), the query, a job that belongs to them (''),
+-- by what they are only counted ('' not: state, queue, name, or a field of metadata), the query, a job that belongs to them (''),
 -- number of ways to them, and the ways.
 local BATCH = 10000
 local version, newest, from, after, most, by = argument(), argument() == '1', argument(), argument(), tonumber(argument()), argument()
@@ -25,7 +25,7 @@ end
 local groups = {}
 local function group(id, r)
   if by == 'state' then return r[STATE] elseif by == 'queue' then return r[QUEUE] elseif by == 'name' then return r[NAME] or '' end
-  return r[META] == LABELLED and call('HGET', key('meta', id), by) or ''
+  return r[META] and call('HGET', key('meta', id), by) or ''
 end
 
 local rows = {}
