@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count as numbers
-from itertools import islice, pairwise
+from itertools import cycle, islice
 from statistics import median, quantiles
 from uuid import uuid4
 
@@ -40,6 +40,12 @@ MOST_WEIGHED = 50_000
 
 KEYS = ("tenant_id", "region", "order_id")
 WEIGHED = {"no metadata": (), "three keys": (), "three keys, one indexed": KEYS[:1], "three keys, all indexed": KEYS}
+
+
+AGAINST = {"bare": "bare", "key": "bare", "more": "key", "indexed": "key"}
+"""Which rate each is compared with."""
+
+TENANTS = cycle(f"tenant-{number}" for number in range(VALUES))
 
 
 def labels(number: int) -> bytes:
@@ -95,10 +101,13 @@ def rows(found: Figures) -> Iterator[Row]:
     yield timed("… by a key that is not", "groups unindexed")
     for what, name in {"many": "submit_many", "one": "submit one by one"}.items():
         each = found["submit"][what]
-        for ratio, against, limit in (("key", "without metadata", 0.97), ("indexed", "key not indexed", 0.9)):
-            base = {"key": "bare", "indexed": "key"}[ratio]
-            shown = f"{name}, {'a key' if ratio == 'key' else 'it is indexed'}"
-            yield Row(shown, f"{each[ratio]:,.0f}/s", f"{against} {each[base]:,.0f}/s", each[f"{ratio} ratio"], (">=", limit))
+        for kind, words, beside, limit in (
+            ("key", "a key", "without", 0.97),
+            ("more", "another key", "one key", 0.97),
+            ("indexed", "it is indexed", "it is not", 0.9),
+        ):
+            rates = f"{each[kind]:,.0f}/s", f"{beside} {each[AGAINST[kind]]:,.0f}/s"
+            yield Row(f"{name}, {words}", *rates, each[f"{kind} ratio"], (">=", limit))
     logs = found["logs"]
     yield Row("burst, a line kept of each", f"{logs['kept']:,.0f}/s", f"not kept {logs['dropped']:,.0f}/s", logs["ratio"])
     bare = found["weights"]["no metadata"]
@@ -196,13 +205,14 @@ async def timed(rounds: int, ask: Callable[[], Awaitable[None]]) -> dict[str, fl
 
 async def submit(place: str, rounds: int) -> None:
     """Submits without metadata, with a key, and with a key that is indexed, in turns in one process; ratios of the same turn's rates."""
-    kinds = {"bare": False, "key": True, "indexed": True}
+    kinds = {"bare": KEYS[:0], "key": KEYS[:1], "indexed": KEYS[:1], "more": KEYS[:2]}
     async with (
         make(place, "bare") as bare,
         make(place, "key") as key,
+        make(place, "more") as more,
         make(place, "indexed", searchable_metadata={"tenant_id"}) as indexed,
     ):
-        apps = {"bare": bare, "key": key, "indexed": indexed}
+        apps = {"bare": bare, "key": key, "indexed": indexed, "more": more}
 
         async def many(kind: str) -> float:
             app = apps[kind]
@@ -220,24 +230,24 @@ async def submit(place: str, rounds: int) -> None:
         for kind in kinds:
             for _ in range(WARM // ONES):
                 await one(kind)
-        report(submit={"many": await compared(rounds, list(kinds), many), "one": await compared(rounds, list(kinds), one)})
+        report(submit={"many": await compared(rounds, AGAINST, many), "one": await compared(rounds, AGAINST, one)})
 
 
-def request(app: App, labelled: bool) -> Request[None]:
+def request(app: App, keys: tuple[str, ...]) -> Request[None]:
     made = app.create_request(noop)
-    if labelled:
-        made.metadata["tenant_id"] = f"tenant-{random.randrange(VALUES)}"
+    for key in keys:
+        made.metadata[key] = next(TENANTS)
     return made
 
 
-async def compared(rounds: int, kinds: list[str], run: Callable[[str], Awaitable[float]]) -> dict[str, float]:
-    """The median rate of each kind, and the median of each turn's ratios to the kind before."""
+async def compared(rounds: int, kinds: dict[str, str], run: Callable[[str], Awaitable[float]]) -> dict[str, float]:
+    """The median rate of each kind, and the median of each turn's ratios to another kind."""
     turns = []
     for number in range(rounds):
-        order = kinds if number % 2 else kinds[::-1]
+        order = list(kinds) if number % 2 else list(kinds)[::-1]
         turns.append({kind: await run(kind) for kind in order})
     found = {kind: median(turn[kind] for turn in turns) for kind in kinds}
-    return found | {f"{kind} ratio": median(turn[kind] / turn[before] for turn in turns) for before, kind in pairwise(kinds)}
+    return found | {f"{kind} ratio": median(turn[kind] / turn[other] for turn in turns) for kind, other in kinds.items()}
 
 
 async def one_line() -> None:
@@ -264,7 +274,7 @@ async def logs(place: str, rounds: int) -> None:
             await app.engine.delete([record.id for record in done])
         return tasks / (max(record.finished for record in done) - min(record.started for record in done))
 
-    figures = await compared(rounds, ["dropped", "kept"], run)
+    figures = await compared(rounds, {"dropped": "dropped", "kept": "dropped"}, run)
     report(logs=figures | {"ratio": figures["kept ratio"]})
 
 

@@ -24,7 +24,6 @@ from mognet.times import in_seconds
 from mognet.waiting import Ended, Waiters
 from mognet.watching import Hub, Watch
 
-
 IDENTITY_FOR = 60.0
 """Seconds for which a process takes a store for the one that it was: so a page costs one call."""
 

@@ -80,7 +80,7 @@ class Searching:
         async def attempt(paths: Paths) -> Any:
             judged = all(_field(wanted, paths) is not None for wanted in query.metadata)
             group = by.encode() if path is None else _group_field(path, paths)
-            if by and (not judged or group is None):
+            if group is None or (by and not judged):
                 return ()
             most = min(CHUNK, left) if left is not None and judged else CHUNK
             version = b"-" if path is None and not query.metadata else paths.version

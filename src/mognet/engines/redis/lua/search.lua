@@ -15,11 +15,27 @@ local single = argument()
 
 -- All ways lead to all that match; the shortest is that with the fewest jobs on it.
 local sources, fewest
+local others = {}
 local ways = tonumber(argument())
-for _ = 1, ways do
+for i = 1, ways do
   local candidate = way()
+  others[i] = candidate
   local number = ways > 1 and number_on(candidate)
   if not fewest or number < fewest then sources, fewest = candidate, number end
+end
+
+-- Whether a job stands on the other ways, too: to ask this is much cheaper than to read its fields.
+local FEW = 4
+local function is_on_all(entry)
+  for _, other in ipairs(others) do
+    local found = other == sources or #other > FEW
+    for i = 1, found and 0 or #other do
+      local set, label = other[i][1], other[i][2]
+      found = found or call('ZSCORE', set, label == '' and entry[2] or label .. '\0' .. string.format('%016.0f', entry[1]) .. entry[2])
+    end
+    if not found then return false end
+  end
+  return true
 end
 
 local groups = {}
@@ -57,7 +73,7 @@ repeat
   for _, entry in ipairs(entries) do
     if #rows >= 2 * most then return {1, int(last[1]), last[2], rows} end
     last = entry
-    take(entry[2])
+    if entry[2] == single or is_on_all(entry) then take(entry[2]) end
   end
   looked = looked + each * #sources
   last, start = horizon, horizon
