@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import quantiles
+from typing import Any
 from uuid import uuid4
 
 from benchmarks.peers.meter import WARM, Counter, Span, report
@@ -29,7 +30,7 @@ async def noop() -> None:
     counter.tick()
 
 
-def make(place: str, line: str = "line", **settings: int) -> App:
+def make(place: str, line: str = "line", **settings: Any) -> App:
     if "://" in place:
         broker, _, store = place.rpartition(",")
         app = App(f"bench-{line}", AppConfig(broker=broker or None, result_backend=store, **settings))

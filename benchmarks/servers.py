@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from benchmarks import metadata, watching
 from benchmarks.counting import count
 from benchmarks.table import OURS, Figures, Row, beside, call, medians, round_trips, say
 from servers import Server
@@ -34,6 +35,8 @@ class Running(NamedTuple):
     server: Server
     url: str
     clean: Callable[[], object]
+    size: Callable[[], int]
+    """Bytes that it holds."""
 
 
 @contextmanager
@@ -46,16 +49,28 @@ def _redis() -> Iterator[Running]:
         server.start()
         with Redis.from_url(url) as client:
             try:
-                yield Running(server, url, client.flushall)
+                yield Running(server, url, client.flushall, lambda: client.info("memory")["used_memory"])
             finally:
                 server.kill()
+
+
+_SIZE = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'mognet'::regnamespace"
 
 
 @contextmanager
 def _postgresql() -> Iterator[Running]:
     """Each commit is on disk before it is answered; room for a crowd."""
     with own_postgres(max_connections=str(6 * CROWD), autovacuum_naptime="1min") as (server, url):
-        yield Running(server, url, lambda: query(url, "DROP SCHEMA IF EXISTS mognet CASCADE") + query(url, "DROP TABLE IF EXISTS raw"))
+
+        def clean() -> None:
+            query(url, "DROP SCHEMA IF EXISTS mognet CASCADE")
+            query(url, "DROP TABLE IF EXISTS raw")
+
+        def size() -> int:
+            [(held,)] = query(url, _SIZE)
+            return int(str(held))
+
+        yield Running(server, url, clean, size)
 
 
 @contextmanager
@@ -65,7 +80,7 @@ def _rabbitmq() -> Iterator[Running]:
         server, url = rabbitmq_server(Path(folder))
         server.start()
         try:
-            yield Running(server, url, lambda: None)
+            yield Running(server, url, lambda: None, lambda: 0)
         finally:
             server.kill()
 
@@ -86,10 +101,24 @@ def measure(engine: str, options: argparse.Namespace) -> Figures | None:
         except pytest.skip.Exception as error:
             print(f"{engine} is left out: {error}", file=sys.stderr)
             return None
-        return _measure(engine, running, options)
+        place, found = ",".join(each.url for each in running), Figures(settings={"runs": options.runs})
+
+        def clean() -> None:
+            for each in running:
+                each.clean()
+
+        if "rates" in options.only:
+            found |= _rates(engine, running, options)
+        # A broker has no part in watching and finding: that is the store's.
+        if "watching" in options.only and len(running) == 1:
+            say(f"{engine}: watching")
+            found["watching"] = watching.measure(call, place, options.quick, clean)
+        if "metadata" in options.only and len(running) == 1:
+            found["metadata"] = metadata.measure(lambda _: place, lambda _: running[0].size(), clean, options.jobs, quick=options.quick)
+        return found
 
 
-def _measure(engine: str, running: list[Running], options: argparse.Namespace) -> Figures:
+def _rates(engine: str, running: list[Running], options: argparse.Namespace) -> Figures:
     place = ",".join(each.url for each in running)
     raw = [sys.executable, "-m", f"benchmarks.raw.{engine.partition('+')[0].removesuffix('ql')}"]
     jobs, ones = (4000, 300) if options.quick else (20_000, 1000)
@@ -153,6 +182,14 @@ def _cpu(server: Server) -> float:
 
 
 def rows(engine: str, found: Figures) -> list[Row]:
+    """The lines of what was measured."""
+    table = _rate_rows(engine, found) if "subjects" in found else []
+    if "watching" in found:
+        table += [Row(*row) for row in watching.rows(found["watching"], 50)]
+    return table + list(metadata.rows(found["metadata"]) if "metadata" in found else ())
+
+
+def _rate_rows(engine: str, found: Figures) -> list[Row]:
     ours, raw = found["subjects"]["mognet"], found["subjects"]["raw"]
     table = []
     compared = (

@@ -2,12 +2,15 @@
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from itertools import count
 from pathlib import Path
 
+from benchmarks import metadata, watching
 from benchmarks.table import OURS, ROOT, Figures, Row, Target, call, medians, round_trips, say
 
 PEERS = {"huey": "huey==3.5.4", "dbos": "dbos==3.4.0"}
@@ -63,6 +66,39 @@ def loaded_needlessly() -> list[str]:
 
 
 def measure(options: argparse.Namespace) -> Figures:
+    """All figures of the parts that are asked for."""
+    found: Figures = {"settings": {"runs": options.runs}}
+    if "rates" in options.only:
+        found |= _rates(options)
+    if "watching" in options.only:
+        say("watching")
+        with tempfile.TemporaryDirectory(prefix="mognet-bench-") as folder:
+            files = (f"sqlite:///{folder}/{number}.db" for number in count())
+            found["watching"] = watching.measure(lambda command, what, _, *rest: call(command, what, next(files), *rest), "", options.quick)
+    if "metadata" in options.only:
+        found["metadata"] = _metadata(options)
+    return found
+
+
+def _metadata(options: argparse.Namespace) -> Figures:
+    with tempfile.TemporaryDirectory(prefix="mognet-bench-") as temporary:
+
+        def place(name: str) -> str:
+            folder = Path(temporary, name)
+            folder.mkdir(exist_ok=True)
+            return str(folder)
+
+        def size(there: str) -> int:
+            return sum(file.stat().st_size for file in Path(there).iterdir())
+
+        def clean() -> None:
+            for each in Path(temporary).iterdir():
+                shutil.rmtree(each)
+
+        return metadata.measure(place, size, clean, options.jobs, quick=options.quick)
+
+
+def _rates(options: argparse.Namespace) -> Figures:
     pythons = {} if options.no_peers else {peer: prepare(peer) for peer in PEERS}
     subjects: dict[str, tuple[list[str], tuple[str, ...]]] = {"mognet": (OURS, ())}
     for peer, python in pythons.items():
@@ -95,6 +131,14 @@ def measure(options: argparse.Namespace) -> Figures:
 
 
 def rows(found: Figures) -> list[Row]:
+    """The lines of what was measured."""
+    table = _rate_rows(found) if "subjects" in found else []
+    if "watching" in found:
+        table += [Row(*row) for row in watching.rows(found["watching"], 100)]
+    return table + list(metadata.rows(found["metadata"]) if "metadata" in found else ())
+
+
+def _rate_rows(found: Figures) -> list[Row]:
     subjects, table = found["subjects"], []
     ours = subjects["mognet"]
 

@@ -15,6 +15,9 @@ ROOT = Path(__file__).parent.parent
 OURS = [sys.executable, "-m", "benchmarks.app"]
 OPS = {">=": lambda value, limit: value >= limit, "<=": lambda value, limit: value <= limit, "<": lambda value, limit: value < limit}
 
+PARTS = ("rates", "watching", "metadata")
+"""What is measured of each engine, and can be measured alone."""
+
 Figures = dict[str, Any]
 Target = tuple[str, float]
 
@@ -35,11 +38,11 @@ class Row(NamedTuple):
 
 
 def show(rows: Iterable[Row]) -> None:
-    print(f"{'measure':<36}{'mognet':>10}  {'beside':<35}{'ratio':>7}  {'target':<8}")
+    print(f"{'measure':<38}{'mognet':>10}  {'beside':<35}{'ratio':>7}  {'target':<8}")
     for row in rows:
         value = "" if row.value is None else f"{row.value:.2f}"
         target = "" if row.target is None else f"{row.target[0]} {row.target[1]:g}"
-        print(f"{row.measure:<36}{row.ours:>10}  {row.other:<35}{value:>7}  {target:<8}{row.verdict()}".rstrip())
+        print(f"{row.measure:<38}{row.ours:>10}  {row.other:<35}{value:>7}  {target:<8}{row.verdict()}".rstrip())
 
 
 def say(text: str) -> None:
@@ -48,7 +51,7 @@ def say(text: str) -> None:
 
 def call(command: list[str], *args: object) -> Figures:
     """Run a subject; what it reports."""
-    done = subprocess.run([*command, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([*command, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} {' '.join(map(str, args))} failed:\n{done.stdout[-500:]}{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
@@ -12,7 +13,7 @@ from uuid import UUID
 from mognet.codec import ErrorInfo, dump_metadata, load_error, loads
 from mognet.engine import METADATA, Engine
 from mognet.entries import LogEntry, read_entry
-from mognet.exceptions import ResultLost, ResultValueLost
+from mognet.exceptions import InvalidCursor, ResultLost, ResultValueLost
 from mognet.finding import Filters, Indexes, Order, long_values, name_groups, read_after, read_by, read_filters, read_order, sort_groups
 from mognet.outcomes import merge_metadata, set_progress, set_ttl
 from mognet.records import Query, Record, Token
@@ -22,6 +23,9 @@ from mognet.states import ResultState
 from mognet.times import in_seconds
 from mognet.waiting import Ended, Waiters
 from mognet.watching import Hub, Watch
+
+IDENTITY_FOR = 60.0
+"""Seconds for which a process takes a store for the one that it was: so a page costs one call."""
 
 
 def job_id(id: UUID | str) -> UUID:
@@ -42,6 +46,7 @@ class ResultBackend:
         self._indexes = Indexes(engine) if indexes is None else indexes
         self._registry = registry
         self._max_metadata_size = max_metadata_size
+        self._identity, self._ask_again = "", 0.0
         self.waiters: Waiters = Waiters(engine)
         self.hub: Hub = Hub(engine)
 
@@ -180,12 +185,24 @@ class ResultBackend:
         return self._find(read_order(read_filters("find", filters), order, limit), after)
 
     async def _find(self, query: Query, after: str | None) -> AsyncIterator[Result[Any]]:
-        identity = await self._engine.identity()
+        identity = await self._known_identity()
         if after is not None:
-            query = query._replace(after=read_after(identity, after))
+            try:
+                place = read_after(identity, after)
+            except InvalidCursor:
+                identity = await self._known_identity(anew=True)  # the store may have been emptied since
+                place = read_after(identity, after)
+            query = query._replace(after=place)
         await self._indexes.warn(query)
         async for record in self._engine.search(query):
             yield Result(record, self, identity)
+
+    async def _known_identity(self, *, anew: bool = False) -> str:
+        now = time.monotonic()
+        if anew or now >= self._ask_again:
+            self._identity = await self._engine.identity()
+            self._ask_again = now + IDENTITY_FOR
+        return self._identity
 
     async def count(self, *, by: str = "state", **filters: Unpack[Filters]) -> dict[str, int]:
         """How many jobs match (as in :meth:`find`), by ``"state"``, ``"queue"``, ``"name"`` or ``"metadata:KEY"``; the largest first.

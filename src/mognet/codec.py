@@ -91,11 +91,27 @@ def dump_metadata(metadata: Mapping[str, Any], *, limit: int | None = None) -> b
     """A JSON object of metadata. :class:`InvalidMetadata` names the key that cannot be stored."""
     if not metadata:
         return b"{}"
-    data = b"{" + b",".join([b"%b:%b" % (_dump_key(key), _dump_item(key, value)) for key, value in metadata.items()]) + b"}"
+    data = _dump_texts(metadata)
+    if data is None:
+        data = b"{" + b",".join([b"%b:%b" % (_dump_key(key), _dump_item(key, value)) for key, value in metadata.items()]) + b"}"
     if limit is not None and len(data) > limit:
         largest = max(metadata, key=lambda key: len(_dump_item(key, metadata[key])))
         raise InvalidMetadata(f"metadata of {len(data)} bytes is more than max_metadata_size={limit}; the largest key is {largest!r}")
     return data
+
+
+def _dump_texts(metadata: Mapping[str, Any]) -> bytes | None:
+    """JSON of plain texts, as most labels are, at one go; None: somebody has to look at each."""
+    if type(metadata) is not dict:
+        return None
+    for key, value in metadata.items():
+        if type(key) is not str or type(value) is not str:
+            return None
+    try:
+        data = to_json(metadata)
+    except ValueError:
+        return None
+    return None if b"\\u0000" in data else data
 
 
 def merge_metadata(old: bytes, new: bytes, limit: int | None = None) -> bytes:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from typing import Literal, Protocol, Self, runtime_checkable
 from uuid import UUID
 
@@ -288,6 +289,12 @@ class Broker(Protocol):
 
 OpenEngine = Callable[[], Engine]
 """Makes an engine on the same line and records; what another event loop needs to reach them too."""
+
+
+next_step: ContextVar[Callable[[], None]] = ContextVar("mognet_next_step", default=lambda: None)
+"""What an engine calls when a ``search`` or ``count`` has come on by a step: whoever has set a deadline lets it begin anew.
+
+So one that goes through very many records is not taken for one that gets no answer."""
 
 
 async def until_back(engine: Engine | Broker, seconds: float) -> bool:

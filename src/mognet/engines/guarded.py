@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from mognet.backoff import Backoff
-from mognet.engine import Engine, GroupBy, until_back
+from mognet.engine import Engine, GroupBy, next_step, until_back
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.outcomes import Change, Outcome
 from mognet.records import Changes, Claim, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Token
@@ -19,11 +19,15 @@ R = TypeVar("R")
 
 _AGAIN = Backoff(base=0.05, cap=1.0)
 
+_IN_STEPS = frozenset({"search", "count"})
+"""Operations whose deadline begins anew with each step that the engine tells of."""
+
 
 class GuardedEngine:
     """Any engine, with a deadline on every operation.
 
-    An operation that does not answer within ``deadline`` seconds raises :class:`ConnectionError`. One that fails with
+    An operation that does not answer within ``deadline`` seconds raises :class:`ConnectionError`; a search or a count, one that does not
+    get on for so long. One that fails with
     :class:`ConnectionError` is repeated until then, if the seam's law says that it may be sent twice; ``claim``, ``save``,
     ``log`` and ``settle`` are not, since their first answer may be lost with what it said.
     """
@@ -149,6 +153,12 @@ class GuardedEngine:
 
     async def _within(self, name: str, seconds: float, operation: Callable[[], Awaitable[R]]) -> R:
         limit = asyncio.timeout(seconds)
+
+        def again() -> None:
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+        outer = next_step.set(again) if name in _IN_STEPS else None
         try:
             async with limit:
                 return await operation()
@@ -156,6 +166,9 @@ class GuardedEngine:
             if limit.expired():
                 raise ConnectionError(f"the engine did not answer to {name} within {seconds:g} s") from error
             raise
+        finally:
+            if outer is not None:
+                next_step.reset(outer)
 
     async def _repeat(self, name: str, operation: Callable[[], Awaitable[R]]) -> R:
         loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from mognet.backoff import Backoff
-from mognet.engine import GroupBy
+from mognet.engine import GroupBy, next_step
 from mognet.engines.knocking import Doors
 from mognet.engines.postgres import changes, labels, line, logbook, records, upkeep
 from mognet.engines.postgres import search as searching
@@ -308,6 +308,7 @@ class PostgresEngine:
         while left is None or left > 0:
             limit = searching.CHUNK if left is None else min(left, searching.CHUNK)
             page = await self._page(query, start, limit)
+            next_step.get()()
             for record in page.records[:left]:
                 yield record
             left = None if left is None else left - len(page.records)

@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from mognet.engine import METADATA
+from pydantic_core import from_json, to_json
+
+from mognet.engine import METADATA, next_step
 from mognet.engines.redis import keys
 from mognet.engines.redis.indexing import Indexing, Paths
 from mognet.engines.redis.scripts import DIGITS, STATES, Arg, Run, id_arg, make_record, micros, optional
-from mognet.labels import has_metadata, labels
-from mognet.records import Place, Query, Record
+from mognet.labels import has_metadata, label, labels
+from mognet.paths import is_plain
+from mognet.records import Place, Query, Record, Wanted
 from mognet.states import FINAL, ResultState
 
 CHUNK = 250
@@ -63,6 +66,7 @@ class Searching:
         more: Any = 1
         while more and (left is None or left > 0):
             more, *place, rows = await self._stretch(query, place, left)
+            next_step.get()()
             for record in records_of(rows, query):
                 yield record
                 left = None if left is None else left - 1
@@ -74,12 +78,12 @@ class Searching:
         path = by.removeprefix(METADATA) if by.startswith(METADATA) else None
 
         async def attempt(paths: Paths) -> Any:
-            judged = all(wanted.path in paths.whole for wanted in query.metadata)
-            if by and not (judged and (path is None or path in paths.whole)):
+            judged = all(_field(wanted, paths) is not None for wanted in query.metadata)
+            group = by.encode() if path is None else _group_field(path, paths)
+            if group is None or (by and not judged):
                 return ()
             most = min(CHUNK, left) if left is not None and judged else CHUNK
             version = b"-" if path is None and not query.metadata else paths.version
-            group = by.encode() if path is None else paths.numbers[path]
             asked = [*conditions(query, paths), *self._ways(query, paths)]
             return await self._run("search", version, int(query.newest_first), *place, most, group, *asked)
 
@@ -116,7 +120,9 @@ class Searching:
             return lambda paths: self._run("among", paths.version if query.metadata else b"-", *conditions(rest, paths), *ids)
 
         async for ids in self._with_prefix(query.id_prefix or "") if query.under is None else self._below(query.under):
-            for record in records_of(await self._indexing.current(ask(ids)), query):
+            found = records_of(await self._indexing.current(ask(ids)), query)
+            next_step.get()()
+            for record in found:
                 yield record
 
     async def _with_prefix(self, prefix: str) -> AsyncIterator[list[bytes]]:
@@ -150,8 +156,9 @@ class Searching:
         if path is None and query == Query(states=query.states, name=query.name, queue=query.queue, in_line=query.in_line):
             return await self._known(query, by)
         used = {wanted.path for wanted in query.metadata} | ({path} if path is not None else set())
-        if used <= await self._indexing.whole(used) and not _is_selective(query):
-            groups = await self._values(path) if path is not None and query == Query() else await self._grouped(query, by)
+        whole = await self._indexing.whole(used) if used else frozenset()
+        if not _is_selective(query):
+            groups = await self._values(path) if path in whole and path is not None and query == Query() else await self._grouped(query, by)
             if groups is not None:
                 return groups
         counter = Counter[str]()
@@ -200,7 +207,7 @@ class Searching:
         return groups | {"": without} if without > 0 else groups
 
     async def _grouped(self, query: Query, by: str) -> dict[str, int] | None:
-        """By looking at the records at the server; None: an index that it needs is given up just now."""
+        """By looking at the records at the server; None: they have to be looked at here."""
         counter = Counter[str]()
         place: Sequence[bytes] = FIRST
         more: Any = 1
@@ -208,23 +215,50 @@ class Searching:
             answer = await self._stretch(query, place, None, by)
             if answer == ():
                 return None
+            next_step.get()()
             more, *place, found = answer
             for name, number in zip(found[::2], found[1::2], strict=True):
-                counter[str(STATES[int(name)]) if by == "state" else name.decode("utf-8", "surrogatepass")] += number
+                counter[self._group_name(name, by)] += number
         return dict(counter)
+
+    def _group_name(self, name: bytes, by: str) -> str:
+        if by == "state":
+            return str(STATES[int(name)])
+        if name and by.startswith(METADATA) and by.removeprefix(METADATA) not in self._indexing.paths.whole:
+            return label(from_json(name)).decode()
+        return name.decode("utf-8", "surrogatepass")
+
+
+def _field(wanted: Wanted, paths: Paths) -> bytes | None:
+    """By which field of a job's metadata the server judges this condition; None: it cannot."""
+    if wanted.path in paths.whole:
+        return paths.numbers[wanted.path]
+    # A string's text is its label. Other values have more than one text.
+    if all(each.startswith(b'"') for each in wanted.labels):
+        return _key(wanted.path)
+    return None
+
+
+def _group_field(path: str, paths: Paths) -> bytes | None:
+    return paths.numbers[path] if path in paths.whole else _key(path)
+
+
+def _key(path: str) -> bytes | None:
+    """The field of a key, which has the value as a JSON text; None: it is a path into objects, or no key that can be stored."""
+    return to_json(path) if "." not in path and is_plain(path) else None
 
 
 def conditions(query: Query, paths: Paths) -> list[Arg]:
     """A query as ``finding.lua`` takes it; what that cannot judge is left out."""
-    judged = [wanted for wanted in query.metadata if wanted.path in paths.whole]
+    judged = [(field, wanted.labels) for wanted in query.metadata if (field := _field(wanted, paths)) is not None]
     ids = [b"" if id is None else id_arg(id) for id in (query.parent, query.root, query.under)]
     low = b"-inf" if query.created_after is None else b"(" + micros(query.created_after)
     high = b"+inf" if query.created_before is None else b"(" + micros(query.created_before)
     states = b"".join(DIGITS[state] for state in query.states)
     asked: list[Arg] = [states, optional(query.name), optional(query.queue), optional(query.node), *ids]
     asked += [(query.id_prefix or "").encode(), low, high, int(query.in_line), len(judged)]
-    for wanted in judged:
-        asked += [paths.numbers[wanted.path], len(wanted.labels), *wanted.labels]
+    for field, wanted_labels in judged:
+        asked += [field, len(wanted_labels), *wanted_labels]
     return asked
 
 
@@ -248,7 +282,7 @@ def _score(place: Place) -> tuple[bytes, bytes]:
 
 
 def records_of(rows: Sequence[Any], query: Query) -> list[Record]:
-    """The records of ids and rows, as far as their metadata matches: the server judges by indexes that are whole, and leaves the rest."""
+    """The records of ids and rows, as far as their metadata matches: what the server cannot judge, it leaves."""
     records = [make_record(UUID(id.decode()), row) for id, row in zip(rows[::2], rows[1::2], strict=True)]
     return [record for record in records if has_metadata(record.metadata, query.metadata)] if query.metadata else records
 

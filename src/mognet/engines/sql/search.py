@@ -98,6 +98,8 @@ class Plan:
                 self.high = min(self.high, query.after.place - 1)
             else:
                 self.low = max(self.low, query.after.place + 1)
+        # Looked up in the index while the unfinished are collected, of which most are then not looked at.
+        self.narrow = _both(*(single for name, (single, _) in conditions.items() if name.startswith("label") and self.way == "open"))
         rest = [single for name, (single, _) in conditions.items() if name != "all"]
         self.filter = _both(_present(session), *rest)
 
@@ -116,7 +118,7 @@ class Plan:
         collect = (FEW * most if self.way == "label" else COLLECTED) if start is None else start.collect
         full = True
         if not rows:
-            arms = [(table, _both(self._app(range), self._rows(start, None))) for table, range in self.ways]
+            arms = [(table, _both(self._app(range), self._rows(start, None), self.narrow)) for table, range in self.ways]
             sql = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE {condition.sql}" for table, condition in arms)
             values = [value for _, condition in arms for value in condition.values]
             rows = array("q", [seq for (seq,) in self.session.all(f"{sql} {self.order} LIMIT {collect}", *values)])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from mognet.engine import GroupBy
+from mognet.engine import GroupBy, next_step
 from mognet.engines.sql import changes, joining, labels, line, logbook, records, search, single, submitting, upkeep
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.connection import Synchronous, check_synchronous, explained, open_again, open_file, parse_url, patiently
@@ -275,6 +275,7 @@ class SQLiteEngine:
         left, start = query.limit, None
         while left is None or left > 0:
             page = await self._read(search.find(query, start, search.CHUNK if left is None else min(left, search.CHUNK)))
+            next_step.get()()
             for record in page.records:
                 yield record
             if page.next is None:
@@ -287,6 +288,7 @@ class SQLiteEngine:
         start: search.Start | None = None
         while True:
             part, start = await self._read(search.count(query, by, start))
+            next_step.get()()
             for group, number in part.items():
                 numbers[group] = numbers.get(group, 0) + number
             if start is None:

@@ -6,7 +6,7 @@ local function argument()
 end
 
 -- Reads a query from the arguments, and answers the function that says whether a job matches: states, name, queue, node, parent, root, under, prefix,
--- created after, created before, in line?, number of conditions on labels, and for each: number of the path, number of labels, and these.
+-- created after, created before, in line?, number of conditions on metadata, and for each: its field (number of the path, or the key as a JSON text), number of values, and these.
 local function conditions()
   local states, name, queue, node = argument(), optional(argument()), optional(argument()), optional(argument())
   local parent, root, under, prefix = argument(), argument(), argument(), argument()
@@ -35,7 +35,7 @@ local function conditions()
 
   local function has_labels(id, r)
     for _, each in ipairs(wanted) do
-      local label = r[META] == LABELLED and call('HGET', key('meta', id), each[1])
+      local label = r[META] and call('HGET', key('meta', id), each[1])
       if not label or not each[2][label] then return false end
     end
     return true

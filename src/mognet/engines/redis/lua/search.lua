@@ -1,6 +1,6 @@
 -- Records that match, by creation: some of those in the next stretch. Answers {more?, score and id to go on after, ids and rows, or groups and numbers}; or 'stale'.
 -- ARGV: version of the indexed paths ('-' they play no part), newest first?, score and id of the start ('' from the first), most records,
--- by what they are only counted ('' not: state, queue, name, or the number of a path), the query, a job that belongs to them (''),
+-- by what they are only counted ('' not: state, queue, name, or a field of metadata), the query, a job that belongs to them (''),
 -- number of ways to them, and the ways.
 local BATCH = 10000
 local version, newest, from, after, most, by = argument(), argument() == '1', argument(), argument(), tonumber(argument()), argument()
@@ -15,17 +15,33 @@ local single = argument()
 
 -- All ways lead to all that match; the shortest is that with the fewest jobs on it.
 local sources, fewest
+local others = {}
 local ways = tonumber(argument())
-for _ = 1, ways do
+for i = 1, ways do
   local candidate = way()
+  others[i] = candidate
   local number = ways > 1 and number_on(candidate)
   if not fewest or number < fewest then sources, fewest = candidate, number end
+end
+
+-- Whether a job stands on the other ways, too: to ask this is much cheaper than to read its fields.
+local FEW = 4
+local function is_on_all(entry)
+  for _, other in ipairs(others) do
+    local found = other == sources or #other > FEW
+    for i = 1, found and 0 or #other do
+      local set, label = other[i][1], other[i][2]
+      found = found or call('ZSCORE', set, label == '' and entry[2] or label .. '\0' .. string.format('%016.0f', entry[1]) .. entry[2])
+    end
+    if not found then return false end
+  end
+  return true
 end
 
 local groups = {}
 local function group(id, r)
   if by == 'state' then return r[STATE] elseif by == 'queue' then return r[QUEUE] elseif by == 'name' then return r[NAME] or '' end
-  return r[META] == LABELLED and call('HGET', key('meta', id), by) or ''
+  return r[META] and call('HGET', key('meta', id), by) or ''
 end
 
 local rows = {}
@@ -57,7 +73,7 @@ repeat
   for _, entry in ipairs(entries) do
     if #rows >= 2 * most then return {1, int(last[1]), last[2], rows} end
     last = entry
-    take(entry[2])
+    if entry[2] == single or is_on_all(entry) then take(entry[2]) end
   end
   looked = looked + each * #sources
   last, start = horizon, horizon
