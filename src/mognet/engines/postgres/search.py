@@ -221,6 +221,8 @@ async def _count_by_label(tables: Tables, connection: Connection, query: Query, 
     number = (await learn(tables, connection)).whole.get(path)
     if number is None:
         return None
+    if query == Query():
+        return await _count_all_by_label(tables, connection, number, path)
     where, values = conditions(query)
     statement = f"""
         SELECT label.value, count(*) FROM {_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8 GROUP BY label.value
@@ -229,6 +231,31 @@ async def _count_by_label(tables: Tables, connection: Connection, query: Query, 
     numbers = Counter({"" if value is None else value.decode(): number for value, number in rows})
     numbers[""] -= numbers.total() - numbers[""]
     return {group: number for group, number in numbers.items() if number}
+
+
+async def _count_all_by_label(tables: Tables, connection: Connection, number: int, path: str) -> dict[str, int]:
+    """All jobs, as the index has them, less those that have expired and are yet to be deleted."""
+    counted = await tables.all(connection, _ALL_BY_LABEL, path=number)
+    numbers, total = Counter[str](), 0
+    for value, count, gone in counted:
+        if gone is not None:
+            numbers.subtract([label.decode() for label in labels(gone, [path]).values()])
+        elif value is None:
+            total = count
+        else:
+            numbers[value.decode()] += count
+    numbers[""] = total - numbers.total()
+    return {group: count for group, count in numbers.items() if count > 0}
+
+
+_ALL_BY_LABEL = f"""
+    SELECT value, count(*), NULL::bytea FROM mognet.label WHERE path = %(path)s::int8 GROUP BY value
+    UNION ALL
+    SELECT NULL, count(*), NULL FROM mognet.job WHERE app = %(app)s AND created > 0 AND (expires IS NULL OR expires > {NOW})
+    UNION ALL
+    SELECT NULL, 1, metadata FROM mognet.job CROSS JOIN LATERAL (
+        SELECT metadata FROM mognet.content WHERE content.seq = job.seq OFFSET 0) AS content
+    WHERE app = %(app)s AND created > 0 AND cleanup <= {NOW} AND expires <= {NOW}"""
 
 
 def group_of(record: Record, by: str) -> str:
