@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 
@@ -106,11 +107,39 @@ class Server:
             os.killpg(self._process.pid, number)
 
     def _end(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        below = _below(self._process.pid)
         self._signal(number)
-        if self._process is not None:
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._signal(signal.SIGKILL)
-                self._process.wait(20)
-            self._process = None
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGKILL)
+            self._process.wait(20)
+        self._process = None
+        # Servers with a process for each connection give them groups of their own, and do not start again while one is left.
+        until = time.monotonic() + 20
+        while (below := [pid for pid in below if _runs(pid)]) and time.monotonic() < until:
+            for pid in below if number is signal.SIGKILL else ():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
+
+def _below(pid: int) -> list[int]:
+    """The processes that a process has started, and those that these have, where that can be told."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return found[1:]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
