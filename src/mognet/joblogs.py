@@ -24,6 +24,9 @@ FLUSH_EVERY = 0.5
 PATIENCE = 5.0
 """Seconds that the last lines of a job may take to be written, before its end is stored without them."""
 
+FULL_LINE = 10_000
+"""Characters without an end of line after which one is made."""
+
 _log = logging.getLogger(__name__)
 
 _book: ContextVar[Book | None] = ContextVar("mognet_log_book", default=None)
@@ -69,10 +72,6 @@ class Book:
         """These could not be written; newer ones stay if there is no room for all."""
         newer = self.take()
         self._lines.extend([*lines, *newer])
-
-
-FULL_LINE = 10_000
-"""Characters without an end of line after which one is made."""
 
 
 class JobLogs:
