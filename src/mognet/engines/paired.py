@@ -399,8 +399,7 @@ class _Call:
             return claims
         return await self.take(pulled, self.limit)
 
-    @staticmethod
-    async def end(line: asyncio.Task[list[Claim]], pulling: asyncio.Task[list[Delivery]]) -> tuple[list[Claim], list[Delivery]]:
+    async def end(self, line: asyncio.Task[list[Claim]], pulling: asyncio.Task[list[Delivery]]) -> tuple[list[Claim], list[Delivery]]:
         """Let go of what is still waited for; what both have got."""
         claimed = line.done()
         for task in (line, pulling):
@@ -410,9 +409,13 @@ class _Call:
         pulled = [] if pulling.cancelled() or pulling.exception() is not None else pulling.result()
         if line.cancelled():
             return [], pulled
-        if line.exception() is not None and (claimed or not pulled):
-            raise line.exception() or AssertionError
-        return [] if line.exception() is not None else line.result(), pulled
+        error = line.exception()
+        if error is None:
+            return line.result(), pulled
+        if claimed or not pulled:
+            self.pair.broker.give_back(pulled)
+            raise error
+        return [], pulled
 
     async def pull_patiently(self, wait: float) -> list[Delivery]:
         """A broker that is down may come back while this waits."""
