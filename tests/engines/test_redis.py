@@ -130,7 +130,7 @@ async def test_waiters_learn_of_an_earlier_due_time(url: str) -> None:
         await other.submit([second])
         got = [claims[0] for claims in await asyncio.gather(*waiting)]
         assert {claim.token.id for claim in got} == {first.id, second.id}
-        assert time.monotonic() - begin < 1.0
+        assert time.monotonic() - begin < 1.5
 
 
 async def test_a_ring_for_one_who_left_goes_to_the_next(url: str) -> None:
@@ -145,7 +145,7 @@ async def test_a_ring_for_one_who_left_goes_to_the_next(url: str) -> None:
             begin = time.monotonic()
             await engine.submit([make_job()])
             assert len(await stays) == 1
-            assert time.monotonic() - begin < 1.0
+            assert time.monotonic() - begin < 1.5
             await asyncio.wait(gone)
 
 
@@ -165,7 +165,7 @@ async def test_nobody_is_kept_waiting_by_the_dead(url: str) -> None:
         begin = time.monotonic()
         await engine.submit([make_job()])
         await waiting
-        assert time.monotonic() - begin < 0.5
+        assert time.monotonic() - begin < 1.5
 
 
 # --- the line
