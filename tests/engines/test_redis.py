@@ -259,7 +259,7 @@ async def use(url: str) -> None:
             assert [record.id async for record in engine.search(query)] == [claim.token.id]
         assert await engine.count(Query(), by="metadata:a") == {"2": 1}
         assert [changed.record.id for changed in (await engine.changes(changes.at)).changed] == [claim.token.id]
-        await engine.log(claim.token, [b"line"], keep=1)
+        await engine.log({claim.token: [b"line"]}, keep=1)
         assert await engine.logs(claim.token.id) == [(1, b"line")]
         await engine.settle([retry(claim.token, 0)])
         [claim] = await engine.claim("node", ["q"], 1, lease=10, wait=1)

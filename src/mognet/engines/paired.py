@@ -219,8 +219,8 @@ class Paired:
     async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
         return await self.store.changes(since, query, limit=limit)
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
-        return await self.store.log(token, lines, keep=keep)
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
+        return await self.store.log(lines, keep=keep)
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
         return await self.store.logs(id, after=after)

@@ -349,11 +349,11 @@ class PostgresEngine:
 
     # what a job logs
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
         if not self._tables.known.logged:
             await self._run(lambda connection: labels.keep_logs(self._tables, connection))
             await self._run(self._learn)
-        return await self._run(lambda connection: logbook.add(self._tables, connection, token, lines, keep))
+        return await self._run(lambda connection: logbook.add(self._tables, connection, lines, keep))
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
         return await self._run(lambda connection: logbook.read(self._tables, connection, id, after))
