@@ -387,6 +387,9 @@ class _Call:
         pulling = loop.create_task(self.pull_patiently(wait))
         try:
             await asyncio.wait([line, pulling], return_when=asyncio.FIRST_COMPLETED)
+            if not line.done() and not _brought(pulling):
+                # Its time is up as well; whether it is the store that says nothing, is what the caller has to know.
+                await asyncio.wait([line])
         except asyncio.CancelledError:
             claims, pulled = await self.end(line, pulling)
             self.pair.broker.give_back(pulled)
@@ -427,6 +430,11 @@ class _Call:
                 _log.debug("no tickets: %s", error)
             await asyncio.sleep(min(0.25, max(0.0, until - self.pair._now())))
         return []
+
+
+def _brought(pulling: asyncio.Task[list[Delivery]]) -> bool:
+    """Whether a pull has ended with tickets."""
+    return pulling.done() and not pulling.cancelled() and pulling.exception() is None and bool(pulling.result())
 
 
 async def _ended(task: Awaitable[Any]) -> None:
