@@ -256,6 +256,13 @@ class TestTasks:
         assert said.code == 2
         assert said.err.count("\n") == 1
 
+    def test_no_logs(self, app: App, mognet: Mognet) -> None:
+        (id,) = submit(app, cook())
+        said = mognet("tasks", "logs", str(id))
+        assert (said.code, said.out) == (0, "")
+        assert "no logs are kept" in said.err
+        assert mognet("tasks", "logs", str(id), "--json").json == []
+
     def test_tree(self, app: App, mognet: Mognet) -> None:
         (id,) = submit(app, Request(name="kitchen.menu", kwargs={"dishes": ["a", "b", "c"]}))
         work(app)
@@ -284,6 +291,8 @@ class TestTasks:
         assert said.code == 5
         assert "has ended already (SUCCESS)" in said.err
         assert mognet("tasks", "revoke", str(done), "--force", "--json").json["state"] == "SUCCESS"
+        said = mognet("tasks", "revoke", str(done), "--force").out
+        assert said == f"kitchen.cook {done} is SUCCESS as before, and all that was unfinished below it is REVOKED\n"
 
     def test_revoke_an_unknown_id(self, app: App, mognet: Mognet) -> None:
         id = uuid4()

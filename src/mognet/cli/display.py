@@ -29,6 +29,9 @@ _GAP = 2
 _LEAST = 8
 """How narrow a column may become."""
 
+_LEAST_TITLE = 4
+"""How short the title above numbers may become."""
+
 STATE_STYLES = {
     ResultState.PENDING: "cyan",
     ResultState.RUNNING: "blue",
@@ -88,10 +91,14 @@ class Sheet:
         if not self.rows:
             return _text([Span(self.empty, "dim")])
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-        for column, cells in zip(self.columns, self._widths(width), strict=True):
+        widths = self._widths(width)
+        for column, cells in zip(self.columns, widths, strict=False):
             table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis", width=cells)
+        left_out = [_text([Span("…", "dim")])] if len(widths) < len(self.columns) else []
+        for mark in left_out:
+            table.add_column(mark, width=1)
         for row in self.rows:
-            table.add_row(*(_text([cell]) for cell in row))
+            table.add_row(*(_text([cell]) for cell in row[: len(widths)]), *left_out)
         if not self.more:
             return table
         more = _text([_left_out(self.more)])
@@ -99,17 +106,26 @@ class Sheet:
         return Group(table, more)
 
     def _widths(self, width: int) -> list[int]:
-        """What each column gets: its full width, or, if that is too much, the widest that may shrink give way."""
+        """What each column gets: its full width, or, if that is too much, the widest that may shrink give way.
+
+        If that is not enough, titles of numbers are cut; then the last columns are left out, which a mark in their place says.
+        """
         from rich.cells import cell_len
 
-        lines = [[column.title for column in self.columns], *([_plain(cell) for cell in row] for row in self.rows)]
-        widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
-        able = [i for i, column in enumerate(self.columns) if column.shrink]
-        while able and sum(widths) + _GAP * (len(widths) - 1) > width:
-            widest = max(able, key=lambda i: widths[i])
-            if widths[widest] <= _LEAST:
-                break
-            widths[widest] -= 1
+        titles = [cell_len(column.title) for column in self.columns]
+        inner = [max(cell_len(_plain(row[i])) for row in self.rows) for i in range(len(titles))]
+        least = [
+            min(_LEAST, full) if column.shrink else max(_LEAST_TITLE, cells) if column.right and cells < title else full
+            for column, title, cells, full in zip(self.columns, titles, inner, map(max, titles, inner), strict=True)
+        ]
+        widths = list(map(max, titles, inner))
+        for able in ([i for i, column in enumerate(self.columns) if column.shrink], range(len(widths))):
+            while sum(widths) + _GAP * (len(widths) - 1) > width and any(widths[i] > least[i] for i in able):
+                widths[max((i for i in able if widths[i] > least[i]), key=lambda i: widths[i])] -= 1
+        mark = 0
+        while len(widths) > 1 and sum(widths) + _GAP * (len(widths) - 1) + mark > width:
+            del widths[-1]
+            mark = _GAP + 1
         return widths
 
 
