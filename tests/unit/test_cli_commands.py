@@ -6,9 +6,11 @@ import asyncio
 import io
 import json
 import logging
+import sqlite3
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -405,6 +407,17 @@ class TestUsage:
         assert says in said.err
         assert said.err.count("\n") == 1
         assert said.err.startswith("error: ")
+
+    def test_a_store_of_a_newer_mognet_is_refused(self, mognet: Mognet, tmp_path: Path) -> None:
+        file = tmp_path / "newer.db"
+        assert mognet("--url", f"sqlite:///{file}", "tasks", "list").code == 0
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        for words in (("tasks", "list"), ("run",), ("submit", "cook", "dish=x")):
+            said = mognet("--url", f"sqlite:///{file}", *words)
+            assert said.code == 5
+            assert "was written by a newer mognet: it has version 99" in said.err
+            assert said.err.count("\n") == 1
 
     def test_tracebacks_only_for_debuggers(self, app: App, mognet: Mognet, monkeypatch: pytest.MonkeyPatch) -> None:
         async def explode() -> None:
