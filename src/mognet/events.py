@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -107,15 +106,8 @@ def make_want(id: UUID | None, root: UUID | None, metadata: Mapping[str, Any] | 
 class Walk(NamedTuple):
     """A walk through the jobs as they are, beside the changes."""
 
-    since: float | None = None
-    """Only those that have not ended, or that were created or ended since; None: all."""
     place: Place | None = None
     """Behind this one."""
-
-    def tells(self, record: Record) -> bool:
-        """Whether a record is told."""
-        since = self.since
-        return since is None or not record.done or record.created >= since or (record.finished or 0.0) >= since
 
 
 class Spot(NamedTuple):
@@ -123,38 +115,28 @@ class Spot(NamedTuple):
 
     at: str
     """In the order of changes."""
-    time: float
-    """The engine's clock at that moment."""
     walk: Walk | None = None
 
     def cursor(self, identity: str) -> str:
         """The cursor."""
         if self.walk is None:
-            return write_cursor("watch", identity, self.at, self.time)
+            return write_cursor("watch", identity, self.at)
         place = self.walk.place or Place(0.0, 0, UUID(int=0))
-        since = -1.0 if self.walk.since is None else self.walk.since
-        return write_cursor("watch", identity, self.at, self.time, since, place.created, place.place, place.id.hex)
+        return write_cursor("watch", identity, self.at, place.created, place.place, place.id.hex)
 
 
 def read_spot(identity: str, cursor: str) -> Spot:
     """What a cursor says. Raises :class:`InvalidCursor`."""
     try:
         match read_cursor("watch", identity, cursor):
-            case [str(at), time]:
-                return Spot(at, _moment(time))
-            case [str(at), time, since, created, place, id]:
-                behind = read_place(created, place, id)
-                return Spot(at, _moment(time), Walk(None if since == -1 else _moment(since), behind))
-    except (ValueError, TypeError, OverflowError) as error:
+            case [str(at)]:
+                return Spot(at)
+            case [str(at), created, place, id]:
+                return Spot(at, Walk(read_place(created, place, id)))
+    except ValueError as error:
         if isinstance(error, InvalidCursor):
             raise
     raise InvalidCursor("the cursor is of a form that this version of mognet does not know")
-
-
-def _moment(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(value)
-    return float(value)
 
 
 class Entry(NamedTuple):
@@ -182,7 +164,7 @@ class Box:
         self.want: Want = want
         self.since: str | None = since
         self.phase: Phase = Phase.NEW
-        self.spot: Spot = Spot("", 0.0)
+        self.spot: Spot = Spot("")
         """From where it reads on by itself; while it is live, up to where all has been told."""
         self.arrived: asyncio.Event = asyncio.Event()
         self.error: Exception | None = None
