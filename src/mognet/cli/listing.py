@@ -49,11 +49,12 @@ def _crashes(result: Result[Any]) -> int:
     return max(0, result.unexpected_retry_count - (result.state is ResultState.RUNNING))
 
 
-def took(result: Result[Any]) -> str:
+def took(result: Result[Any], now: float | None = None) -> str:
     """How long it ran, or has been running."""
     if result.started is None:
         return ""
-    return span(result.duration if result.duration is not None else time.time() - result.started.timestamp())
+    until = time.time() if now is None else now
+    return span(result.duration if result.duration is not None else until - result.started.timestamp())
 
 
 def note(result: Result[Any], error: ErrorInfo | None) -> Span | str:
