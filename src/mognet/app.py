@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, Self, cast
@@ -306,6 +306,8 @@ class App(Acting):
         *,
         root: UUID | str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        state: ResultState | str | Iterable[ResultState | str] | None = None,
         since: str | None = None,
     ) -> Watch:
         """What happens to jobs, as events: ``async for event in app.watch(id)``.
@@ -314,6 +316,7 @@ class App(Acting):
         * ``watch(root=id)``: each job of a tree as it is, then changes; ends when the root and all under it have ended.
         * ``watch(metadata={"tenant": "acme"})``: changes, from now on, of jobs whose metadata are so at that moment; a list of values
           means any of them, and dots lead into objects. Does not end by itself.
+        * ``watch(name="shop.order", state={"FAILURE", "INVALID"})``: the same by the task's name and by states, also beside ``metadata``.
         * ``watch()``: changes of all jobs, from now on. Does not end by itself.
 
         ``since``: an event's cursor, or one of :meth:`cursor`: go on from there. A job that changes more often than the watch is read is
@@ -321,7 +324,8 @@ class App(Acting):
         Raises :class:`InvalidQuery`, and while it is read :class:`ResultLost` and :class:`InvalidCursor`.
         """
         _, backend = self._connected()
-        return backend.hub.watch(None if id is None else job_id(id), None if root is None else job_id(root), metadata, since)
+        top, tree = (None if each is None else job_id(each) for each in (id, root))
+        return backend.hub.watch(top, tree, metadata, since, name=name, state=state)
 
     async def cursor(self) -> str:
         """A cursor for :meth:`watch` to go on from this moment."""

@@ -13,7 +13,7 @@ from uuid import UUID
 from mognet.codec import loads
 from mognet.cursors import read_cursor, read_place, write_cursor
 from mognet.exceptions import InvalidCursor, InvalidQuery
-from mognet.finding import read_metadata
+from mognet.finding import read_filters
 from mognet.labels import labels
 from mognet.progress import Progress, load_progress
 from mognet.records import Place, Query, Record
@@ -78,7 +78,7 @@ class Event:
 
 
 class Want(NamedTuple):
-    """Which jobs are watched: one, a tree, those with such metadata, or all."""
+    """Which jobs are watched: one, a tree, those that are so, or all."""
 
     query: Query = Query()
     id: UUID | None = None
@@ -89,18 +89,30 @@ class Want(NamedTuple):
         """The job whose end may end the watch."""
         return self.id or self.root
 
+    def fits(self, record: Record, found: Mapping[str, bytes]) -> bool:
+        """Whether a job is as it is wanted; ``found`` are the labels of its metadata."""
+        query = self.query
+        return (
+            (query.name is None or record.name == query.name)
+            and (not query.states or record.state in query.states)
+            and all(found.get(each.path) in each.labels for each in query.metadata)
+        )
 
-def make_want(id: UUID | None, root: UUID | None, metadata: Mapping[str, Any] | None) -> Want:
+
+def make_want(id: UUID | None, root: UUID | None, filters: Mapping[str, Any]) -> Want:
     """What the arguments ask for. Raises :class:`InvalidQuery`."""
-    if (id is not None) + (root is not None) + (metadata is not None) > 1:
-        raise InvalidQuery("watch one job by its id, a tree by root=, jobs by metadata=, or all of them: not two of these at once")
+    given = {name: value for name, value in filters.items() if value is not None}
+    if (id is not None) + (root is not None) + bool(given) > 1:
+        raise InvalidQuery(
+            "watch one job by its id, a tree by root=, jobs by metadata=, name= and state=, or all of them: not two of these"
+        )
     if id is not None:
         return Want(Query(id_prefix=id.hex), id=id)
     if root is not None:
         return Want(Query(root=root), root=root)
-    if metadata is not None and not metadata:
+    if given.get("metadata") == {}:
         raise InvalidQuery("metadata={} says nothing: leave it out to watch all jobs")
-    return Want(Query(metadata=read_metadata(metadata)))
+    return Want(read_filters("watch", given))
 
 
 class Walk(NamedTuple):
@@ -259,13 +271,10 @@ class Audience:
 
     def of(self, record: Record) -> list[Box]:
         """The boxes that a record goes into."""
-        boxes = [*self._all, *self._by_id.get(record.id, ()), *self._by_root.get(record.root or record.id, ())]
-        if self._paths:
-            found = labels(record.metadata, self._paths)
-            for path in found.keys() & self._ways.keys():
-                some = self._by_label.get((path, found[path]), ())
-                boxes += [box for box in some if all(found.get(each.path) in each.labels for each in box.want.query.metadata)]
-        return boxes
+        boxes = [*self._by_id.get(record.id, ()), *self._by_root.get(record.root or record.id, ())]
+        found = labels(record.metadata, self._paths) if self._paths else {}
+        some = [self._all, *(self._by_label.get((path, found[path]), ()) for path in found.keys() & self._ways.keys())]
+        return boxes + [box for each in some for box in each if box.want.fits(record, found)]
 
     def tops(self) -> list[UUID]:
         """The jobs and roots that are watched."""

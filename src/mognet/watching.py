@@ -106,9 +106,9 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    def watch(self, id: UUID | None, root: UUID | None, metadata: Mapping[str, Any] | None, since: str | None) -> Watch:
+    def watch(self, id: UUID | None, root: UUID | None, metadata: Mapping[str, Any] | None, since: str | None, **filters: Any) -> Watch:
         """See :meth:`mognet.App.watch`."""
-        return Watch(self, make_want(id, root, metadata), since)
+        return Watch(self, make_want(id, root, {"metadata": metadata, **filters}), since)
 
     async def cursor(self) -> str:
         """The cursor of now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,10 +14,10 @@ from mognet.cursors import write_cursor
 from mognet.engines.memory import MemoryEngine
 from mognet.events import Event
 from mognet.exceptions import ConnectionError, InvalidCursor, InvalidQuery
-from mognet.outcomes import merge_metadata, revoke, succeeded
-from mognet.records import Changes, Query
+from mognet.outcomes import failed, merge_metadata, revoke, succeeded
+from mognet.records import Changes, Job, Query
 from mognet.states import ResultState
-from mognet.watching import Hub
+from mognet.watching import Hub, Watch
 from watches import LEASE, hasten, job, opened, shrink, take
 
 
@@ -207,6 +208,12 @@ def test_questions_that_are_none() -> None:
     for args in ((id, id, None), (id, None, {"a": 1}), (None, id, {"a": 1}), (None, None, {}), (None, None, {"a": []})):
         with pytest.raises(InvalidQuery):
             hub.watch(*args, since=None)
+    for top in ({"id": id, "root": None}, {"id": None, "root": id}):
+        for filters in ({"name": "cook"}, {"state": "FAILURE"}):
+            with pytest.raises(InvalidQuery, match="not two of these"):
+                hub.watch(**top, metadata=None, since=None, **filters)
+    with pytest.raises(InvalidQuery, match="there are: PENDING"):
+        hub.watch(None, None, None, None, state="BROKEN")
     for value in (float("nan"), "\ud800", object()):
         with pytest.raises(InvalidQuery, match="'tenant'"):
             hub.watch(None, None, {"tenant": value}, None)
@@ -228,6 +235,37 @@ async def test_what_is_new_in_the_metadata() -> None:
         event = await take(watch)
         assert (event.changed, event.state, event.done) == (frozenset(), ResultState.REVOKED, True)
         assert event.to_dict()["changed"] == []
+
+
+async def test_by_name_and_state(small: None) -> None:
+    """Of one who reads along, of one who reads by himself, and of one whose notes are lost: each is told what is so, and nothing else."""
+    engine = Shaky()
+    wanted = {"name": "cook", "state": {"FAILURE", ResultState.INVALID}}
+    async with opened(engine) as hub:
+        cursor = await hub.cursor()
+        watches = [hub.watch(None, None, metadata, since, **wanted) for metadata in (None, {"a": 1}) for since in (None, cursor)]
+        watches.append(hub.watch(None, None, None, None))  # else the engine would filter for all
+        for watch in watches:
+            with suppress(TimeoutError):
+                await take(watch, 0.02)
+        kinds = [{"name": name, "metadata": metadata} for name in ("cook", "wash") for metadata in (b'{"a":1}', b"{}")]
+        jobs = [job(**kind) for _ in range(2) for kind in kinds]
+        await engine.submit(jobs)
+        claims = {claim.token.id: claim.token for claim in await engine.claim("n", ["q"], 8, lease=LEASE)}
+        ends = [failed(claims[each.id], b"1") for each in jobs[:4]] + [succeeded(claims[each.id], b"1") for each in jobs[4:]]
+        await engine.settle(ends)
+        for watch, ids in zip(watches[:4], [jobs[:2]] * 2 + [jobs[:1]] * 2, strict=True):
+            await _tells(watch, ids)
+        engine.lost = True
+        await _tells(hub.watch(None, None, None, cursor, **wanted), jobs[:2])
+        assert not engine.lost
+
+
+async def _tells(watch: Watch, jobs: Sequence[Job]) -> None:
+    """These, and nothing else."""
+    assert {(await take(watch)).id for _ in jobs} == {each.id for each in jobs}
+    with pytest.raises(TimeoutError):
+        await take(watch, 0.02)
 
 
 async def test_who_comes_while_the_reader_lags_behind_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:

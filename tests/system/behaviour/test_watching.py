@@ -107,6 +107,15 @@ async def test_by_metadata_and_all(app: App, lab: Lab) -> None:
     ids = [request.id for request in requests]
     two = await soon(latest(elsewhere.watch(metadata={"user.id": ["dol", "ann"], "n": 1.0}, since=before), set(ids[:2])))
     assert set(two) == set(ids[:2])
+    failing = app.task(name="fails")(lambda: 1 / 0)
+    failures = elsewhere.watch(name="fails", state=["FAILURE"])
+    with pytest.raises(TimeoutError):
+        await soon(anext(failures), 0.1)
+    failed = await app.submit(failing)
+    event = await soon(anext(failures))
+    assert (event.id, event.state) == (failed.id, "FAILURE")
+    event = await soon(anext(elsewhere.watch(name="fails", state="FAILURE", since=before)))
+    assert (event.id, event.state) == (failed.id, "FAILURE")
     all_ = await soon(latest(elsewhere.watch(since=before), set(ids)))
     assert set(all_) == set(ids)
     now = elsewhere.watch()
