@@ -31,7 +31,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A job as it was read after something changed in it. What happened between two readings is one event."""
+    """A job as it was read after something changed in it. What happened between two readings is one event.
+
+    What a :class:`mognet.Result` tells, too, has the same name there.
+    """
 
     cursor: str
     """Given as ``since`` to a new watch of the same jobs, it goes on behind this event."""
@@ -45,12 +48,12 @@ class Event:
     """All of the job's metadata."""
     changed: frozenset[str]
     """The keys of it whose value this watch has not told yet: all, for a job that it tells for the first time, or lost sight of."""
-    queue: str
-    node: str | None
+    queue_name: str
+    node_id: str | None
     """The worker that runs it, or ran it last."""
-    parent: UUID | None
+    parent_id: UUID | None
     """The job that submitted it."""
-    root: UUID
+    root_id: UUID
     """The topmost job of its tree; its own id if it has no parent."""
     record: Record = field(repr=False)
     """The job as the engine keeps it."""
@@ -70,10 +73,10 @@ class Event:
             "progress": None if self.progress is None else self.progress.to_dict(),
             "metadata": self.metadata,
             "changed": sorted(self.changed),
-            "queue": self.queue,
-            "node": self.node,
-            "parent": None if self.parent is None else str(self.parent),
-            "root": str(self.root),
+            "queue": self.queue_name,
+            "node_id": self.node_id,
+            "parent_id": None if self.parent_id is None else str(self.parent_id),
+            "root_id": str(self.root_id),
         }
 
 
@@ -341,10 +344,10 @@ class Memory:
             progress=load_progress(record.progress),
             metadata=metadata,
             changed=_changed(before, record, metadata),
-            queue=record.queue,
-            node=record.node,
-            parent=record.parent,
-            root=record.root or record.id,
+            queue_name=record.queue,
+            node_id=record.node,
+            parent_id=record.parent,
+            root_id=record.root or record.id,
             record=record,
         )
 

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from mognet import Result
 from mognet.cursors import write_cursor
 from mognet.engines.memory import MemoryEngine
 from mognet.events import Event
@@ -235,6 +236,11 @@ async def test_what_is_new_in_the_metadata() -> None:
         event = await take(watch)
         assert (event.changed, event.state, event.done) == (frozenset(), ResultState.REVOKED, True)
         assert event.to_dict()["changed"] == []
+        # the same names as a result has
+        result = Result(event.record, None)  # type: ignore[arg-type]
+        shared = event.to_dict().keys() - {"cursor", "changed"}
+        assert {key: result.to_dict()[key] for key in shared} == {key: event.to_dict()[key] for key in shared}
+        assert all(getattr(event, key) == getattr(result, key) for key in ("queue_name", "node_id", "parent_id", "root_id"))
 
 
 async def test_by_name_and_state(small: None) -> None:

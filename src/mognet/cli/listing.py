@@ -87,7 +87,8 @@ _COLUMNS: dict[str, tuple[Column, _Cell]] = {
     "metadata": (Column("METADATA", shrink=True), lambda row: json_text(row.result.metadata)),
 }
 _USUAL = ("id", "task", "queue", "state", "age", "took", "try", "note")
-_SAME = {"name": "task", "attempt": "try", "arguments": "args"}
+_SAME = {"name": "task", "attempt": "try", "arguments": "args", "node_id": "node", "parent_id": "parent", "request_kwargs_repr": "args"}
+"""Other words for columns: those of the JSON."""
 
 
 async def list_tasks(desk: Desk, which: Which, page: Page) -> int:
