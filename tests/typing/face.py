@@ -287,6 +287,8 @@ async def watching(context: Context, result: Result[int]) -> None:
         assert_type(event, Event)
         assert_type(event.progress, Progress | None)
         assert_type(event.changed, frozenset[str])
+    async for event in app.watch(name="cook", state=["FAILURE", ResultState.INVALID], metadata={"tenant": "acme"}):
+        assert_type(event, Event)
     async for event in result.watch(since="cursor"):
         assert_type(event.state, ResultState)
     assert_type(await result.summary(), dict[ResultState, int])
