@@ -217,7 +217,8 @@ async def find(tables: Tables, connection: Connection, query: Query, start: Key 
         found = f"""SELECT each.* FROM unnest(%(labels)s::bytea[]) AS wanted(value) CROSS JOIN LATERAL (
             SELECT job.* FROM {_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8 AND label.value = wanted.value{bounds}
             ORDER BY label.created {direction}, label.seq {direction} LIMIT %(limit)s::int8) AS each"""
-    statement = f"""{_WITH_HELD if planned.held else ""}SELECT {RECORD} FROM ({found} ORDER BY created {direction}, seq {direction} LIMIT %(limit)s::int8) AS job
+    statement = f"""{_WITH_HELD if planned.held else ""}SELECT {RECORD}
+        FROM ({found} ORDER BY created {direction}, seq {direction} LIMIT %(limit)s::int8) AS job
         CROSS JOIN LATERAL (SELECT label, metadata, progress FROM mognet.content WHERE content.seq = job.seq OFFSET 0) AS content
         ORDER BY created {direction}, seq {direction}"""
     rows = await tables.all(connection, statement, **values, limit=limit)
