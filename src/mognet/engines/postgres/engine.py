@@ -8,7 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from mognet.backoff import Backoff
@@ -31,14 +31,11 @@ from mognet.states import FINAL, ResultState
 
 T = TypeVar("T")
 
-LOOK_EVERY = 5.0
+LOOK_EVERY = 6.5
 """Seconds between looks at the line while waiting and listening: rings may be lost."""
 
 LOOK_OFTEN = 0.5
 """The same while nothing is heard."""
-
-DUE_SECONDS = 30.0
-"""How long it is believed, while no ring is heard, when the next job is due. (A claim looks at the line itself all the same.)"""
 
 CLOSE_SECONDS = 5.0
 
@@ -46,16 +43,6 @@ UNDO_SECONDS = 1.0
 """How long a claim waits for cancelled ones of the same engine to be undone."""
 
 _UNDO = Backoff(base=0.1, cap=5.0)
-
-
-class _Due(NamedTuple):
-    """When the next job of some queues is due, by the loop's clock."""
-
-    queues: tuple[str, ...]
-    rings: int
-    """How many rings had been heard before."""
-    at: float
-    asked: float
 
 
 class PostgresEngine:
@@ -70,7 +57,8 @@ class PostgresEngine:
         self._bell: Doorbell | None = None
         self._tables = Tables(0, settings.schema)
         self._undoing: set[asyncio.Task[None]] = set()
-        self._due: _Due | None = None
+        self._quiet: tuple[Sequence[str], int] | None = None
+        """Queues in which nothing was due, and how many rings had been heard before."""
 
     @classmethod
     def from_url(cls, url: str, app: str = "app") -> Self:
@@ -198,27 +186,30 @@ class PostgresEngine:
             return await self._claim_now(node, columns, limit, lease, wanted)
         with self._doorbell.waiting(queues) as waiter:
             while True:
-                claims = await self._claim_now(node, columns, limit, lease, wanted)
+                due_in = await self._due_in(columns, wanted) if self._is_quiet(columns, wanted) else 0.0
+                if due_in <= 0:
+                    claims = await self._claim_now(node, columns, limit, lease, wanted)
+                    if claims or loop.time() >= deadline:
+                        return claims
+                    due_in = await self._due_in(columns, wanted)
                 left = deadline - loop.time()
-                if claims or left <= 0:
-                    return claims
-                due_in = await self._due_in(columns, wanted)
                 look = LOOK_EVERY if self._doorbell.hears_bells else LOOK_OFTEN
                 # What is due now and was not taken is just being taken by others.
                 seconds = min(left, look * random.uniform(0.8, 1.2), max(due_in, random.uniform(0.002, 0.02)))
-                if not await waiter.wait(seconds) and seconds == left and self._doorbell.hears_bells:
-                    return []  # the next claim looks
+                if not await waiter.wait(seconds):
+                    if seconds == left and self._doorbell.hears_bells:
+                        return []  # the next claim looks
+                    self._quiet = None
+
+    def _is_quiet(self, queues: Sequence[str], ids: Sequence[UUID] | None) -> bool:
+        """Whether there is likely nothing to claim: nothing was due, and nobody has rung since. To look then is cheaper than to claim."""
+        return ids is None and not self._undoing and self._doorbell.hears_bells and self._quiet == (queues, self._doorbell.rings)
 
     async def _due_in(self, queues: Sequence[str], ids: Sequence[UUID] | None) -> float:
-        """In how many seconds the next job is due. Not asked again while nobody has rung, since only that can make it sooner."""
-        bell, loop = self._doorbell, asyncio.get_running_loop()
-        known, now, rings = self._due, loop.time(), bell.rings
-        fresh = known is not None and known.at > now and now - known.asked < DUE_SECONDS and ids is None and bell.hears_bells
-        if known is not None and fresh and (known.queues, known.rings) == (tuple(queues), rings):
-            return known.at - now
+        """In how many seconds the next job is due."""
+        rings = self._doorbell.rings
         due_in = await self._run(lambda connection: line.next_due(self._tables, connection, queues, ids))
-        if ids is None:
-            self._due = _Due(tuple(queues), rings, loop.time() + due_in, now)
+        self._quiet = (queues, rings) if ids is None and due_in > 0 else None
         return due_in
 
     async def _claim_now(self, node: str, queues: Sequence[str], limit: int, lease: float, ids: Sequence[UUID] | None) -> list[Claim]:
