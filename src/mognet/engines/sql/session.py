@@ -65,6 +65,8 @@ class Session:
     known_paths: dict[str, int] = field(default_factory=dict)
     """The paths that were indexed when this was last read; that they still are, ``paths_version`` says."""
     paths_version: int = 0
+    views: set[int] = field(default_factory=set)
+    """For which numbers of labels the connection has a view: see single.py."""
     _whole: frozenset[str] = frozenset()
 
     def run(self, statement: str, *parameters: object) -> int:
@@ -78,11 +80,15 @@ class Session:
         return cursor
 
     def give_up(self) -> None:
-        """End what a transaction that failed had begun: an open cursor would keep its old view of the file, and with it out of the next."""
+        """End what a transaction that failed had begun: an open cursor would keep its old view of the file, and with it out of the next.
+
+        Paths that it has read may be of its own making.
+        """
         for cursor in self.opened:
             cursor.close()
         self.opened.clear()
         self.news = False
+        self.paths_version = -1
 
     def all(self, statement: str, *parameters: object) -> list[Row]:
         """All rows of a statement that has few."""
