@@ -166,6 +166,20 @@ class Operation(Protocol[T_co]):
     def __call__(self, session: Session) -> Finish[T_co]: ...
 
 
+def in_snapshot(operation: Operation[T_co]) -> Operation[T_co]:
+    """A read of several statements, which all see the file as it is when the first begins. It has nothing to fetch afterwards."""
+
+    def work(session: Session) -> Finish[T_co]:
+        session.connection.execute("BEGIN")
+        try:
+            return operation(session)
+        finally:
+            if session.connection.in_transaction:  # SQLite may have ended it after an error
+                session.connection.execute("ROLLBACK")
+
+    return work
+
+
 def in_blocks(rows: Sequence[Row]) -> Iterator[tuple[int, Row]]:
     """The values of many rows, in blocks of the sizes that statements are prepared for."""
     start = 0

@@ -55,11 +55,12 @@ def _add_labelled(labels: int) -> str:
 def _make_view(session: Session, labels: int) -> None:
     if labels in session.views:
         return
-    name, numbers = f"new_job_{labels}", range(labels)
+    view, numbers = f"new_job_{labels}", range(labels)
     columns = ", ".join(f"path{number}, label{number}" for number in numbers)
     nothing = ", ".join(["NULL"] * 2 * labels)
-    session.run(f"CREATE TEMP VIEW {name} ({ADDED}, {columns}) AS SELECT {ADDED}, {nothing} FROM job")
+    session.run(f"CREATE TEMP VIEW IF NOT EXISTS {view} ({ADDED}, {columns}) AS SELECT {ADDED}, {nothing} FROM job")
     new = ", ".join(f"new.{column}" for column in ADDED.split(", "))
-    put = " ".join(f"INSERT INTO label (path, label, seq) VALUES (new.path{number}, new.label{number}, new.seq);" for number in numbers)
-    session.run(f"CREATE TEMP TRIGGER add_job_{labels} INSTEAD OF INSERT ON {name} BEGIN INSERT INTO job ({ADDED}) VALUES ({new}); {put} END")
+    puts = [f"INSERT INTO job ({ADDED}) VALUES ({new});"]
+    puts += [f"INSERT INTO label (path, label, seq) VALUES (new.path{number}, new.label{number}, new.seq);" for number in numbers]
+    session.run(f"CREATE TEMP TRIGGER IF NOT EXISTS add_job_{labels} INSTEAD OF INSERT ON {view} BEGIN {' '.join(puts)} END")
     session.views.add(labels)
