@@ -45,7 +45,7 @@ class Meddler:
                 connection.execute("COMMIT")
 
     async def answers(self, engine: SQLiteEngine, read: Callable[[], Awaitable[object]]) -> tuple[list[object], object]:
-        """What a read answers with this before its first statement, its second …, each time with a file as it was before; and afterwards."""
+        """What a read answers with this before its first statement, its second …, each time on the same file; and afterwards."""
         await read()
         assert engine._reader is not None
         connection, found = engine._reader._session.connection, []
