@@ -15,9 +15,10 @@ from mognet.engines.sql import labels, records, search, submitting
 from mognet.engines.sql.joining import NoEars
 from mognet.engines.sql.session import Operation, Session
 from mognet.engines.sql.sqlite import SQLiteEngine
-from mognet.labels import label
-from mognet.outcomes import merge_metadata
+from mognet.labels import has_metadata, label
+from mognet.outcomes import merge_metadata, suspend
 from mognet.records import Job, Query, Wanted
+from mognet.states import ResultState
 
 ACME = (Wanted("tenant", frozenset({label("acme")})),)
 
@@ -150,3 +151,49 @@ async def test_a_read_that_fails_leaves_nothing_open(path: Path) -> None:
             other.execute("UPDATE job SET state = 0")
             assert [record async for record in engine.search(Query())] == [record]
             assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+
+
+# --- running jobs by an indexed key
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("chunk", [3, 500])
+@pytest.mark.parametrize(
+    ("tenants", "way"),
+    [
+        (["few"], "label"),  # of a label that few jobs have, running or not
+        (["many"], "open"),  # of one that so many have that those that run are looked at
+        (["many", "few"], "open"),
+        (["none"], "label"),
+    ],
+)
+async def test_running_jobs_of_a_label(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tenants: list[str], way: str, chunk: int, newest_first: bool
+) -> None:
+    """The same are found, in their order, whichever index is gone through, page by page, for as many as are asked for."""
+    monkeypatch.setattr(search, "CHUNK", chunk)
+    async with SQLiteEngine(path) as engine, SQLiteEngine(path, "another") as other:
+        await engine.declare({"tenant"})
+        await other.declare({"tenant"})
+        jobs = [make_job("few" if number % 5 == 0 else "many") for number in range(150)]
+        await engine.submit(jobs)
+        await other.submit(jobs)
+        await other.claim("node", ["q"], 20, lease=60.0)
+        claims = await engine.claim("node", ["q"], 20, lease=60.0, ids={job.id for job in jobs[::7]})
+        await engine.update(jobs[35].id, suspend(next(claim.token for claim in claims if claim.token.id == jobs[35].id)))
+        wanted = (Wanted("tenant", frozenset({label(tenant) for tenant in tenants})),)
+        held = frozenset({ResultState.RUNNING, ResultState.SUSPENDED})
+        running = [record async for record in engine.search(Query(states=held, newest_first=newest_first))]
+        assert len(running) == 20
+        alone = frozenset({ResultState.RUNNING})
+        for states in (alone, held):
+            query = Query(states=states, metadata=wanted, newest_first=newest_first)
+            expected = [record.id for record in running if record.state in states and has_metadata(record.metadata, wanted)]
+            assert engine._reader is not None
+            assert states != alone or search.Plan(engine._reader._session, query).way == way
+            assert [record.id async for record in engine.search(query)] == expected
+            assert [record.id async for record in engine.search(query._replace(limit=2))] == expected[:2]
+            assert sum((await engine.count(query)).values()) == len(expected)
+            if len(expected) > 2:
+                after = next(record for record in running if record.id == expected[1])
+                assert [record.id async for record in engine.search(query._replace(after=after.stand))] == expected[2:]
