@@ -152,11 +152,11 @@ async def test_lines_that_are_being_written_when_the_job_ends_come_first(lab: La
     app = await lab.working(keep_logs=10)
     write, going, go = app.engine.log, asyncio.Event(), asyncio.Event()
 
-    async def slow(token: Any, lines: Any, *, keep: int) -> bool:
+    async def slow(lines: Any, *, keep: int) -> Any:
         if not going.is_set():
             going.set()
             await go.wait()
-        return await write(token, lines, keep=keep)
+        return await write(lines, keep=keep)
 
     monkeypatch.setattr(app.engine, "log", slow)
 
@@ -175,11 +175,11 @@ async def test_an_engine_with_a_bug_ends_no_keeping(lab: Lab, monkeypatch: pytes
     app = await lab.working(keep_logs=10)
     write, failed = app.engine.log, asyncio.Event()
 
-    async def broken(token: Any, lines: Any, *, keep: int) -> bool:
+    async def broken(lines: Any, *, keep: int) -> Any:
         if not failed.is_set():
             failed.set()
             raise RuntimeError("a bug")
-        return await write(token, lines, keep=keep)
+        return await write(lines, keep=keep)
 
     monkeypatch.setattr(app.engine, "log", broken)
 
