@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from uuid import uuid4
 
 import pytest
@@ -156,6 +157,8 @@ async def test_an_end_whose_answer_was_lost_is_recognised() -> None:
     config = AppConfig(node_id="me")
     await engine.submit([Job(uuid4(), "task", "queue", b"")])
     (claim,) = await engine.claim("me", ["queue"], 1, lease=15)
-    record = await Settler(engine, config).settle(succeeded(claim.token, b"1"))
-    assert record is not None
-    assert record.state is ResultState.SUCCESS
+    record: asyncio.Future[Record | Exception | None] = asyncio.get_running_loop().create_future()
+    Settler(engine, config).settle(succeeded(claim.token, b"1"), record.set_result, copy_context())
+    stored = await record
+    assert isinstance(stored, Record)
+    assert stored.state is ResultState.SUCCESS
