@@ -200,7 +200,7 @@ class Runner:
                 )
         except NotStorable as error:
             return self._failed(attempt, NotStorable(f"the value that {attempt.claim.record.name} returned cannot be stored: {error}"))
-        return self._ended(outcomes.succeeded, attempt, data)
+        return outcomes.succeeded(attempt.token, data, **self._lives)
 
     def _judge(self, attempt: Attempt, task: Task, error: BaseException) -> Outcome:
         tries = attempt.claim.record.attempt

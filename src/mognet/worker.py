@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from uuid import UUID
 
 from mognet.backend import ResultBackend
@@ -51,8 +51,6 @@ _ENDS = {
     ResultState.INVALID: "invalid",
 }
 _NOT_OURS = (Stop.REVOKED, Stop.LOST)
-
-R = TypeVar("R")
 
 
 class Worker:
@@ -156,28 +154,41 @@ class Worker:
     # claiming
 
     async def _consume(self) -> None:
-        stopping = asyncio.create_task(self._stopping.wait(), name="mognet stop signal")
-        failures = 0
+        claiming = self._loop.create_task(self._claim_on(), name="mognet claims")
+        stopping = self._loop.create_task(self._stopping.wait(), name="mognet stop signal")
         try:
-            while not self._stopping.is_set():
-                limit, idle = self._claimable(), not self._tasks
-                if limit == 0:
-                    if idle:  # max_tasks
-                        break
-                    await self._first(self._slots.changed(), stopping)
-                    continue
-                try:
-                    claimed = await self._claim_until(stopping, limit, idle)
-                    failures = 0
-                except Exception as error:
-                    failures += 1
-                    _complain("no work can be claimed, trying again", failures, error)
-                    await self._first(asyncio.sleep(_RECONNECT.delay(failures)), stopping)
-                    continue
-                if self.burst and idle and not claimed:
-                    break
+            await asyncio.wait([claiming, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+            claiming.cancel()
+            await asyncio.wait([claiming])
+        if not claiming.cancelled():
+            claiming.result()
+
+    async def _claim_on(self) -> None:
+        """Claim as many as there are free slots, again and again.
+
+        By this task itself, so that what slots become free for is asked for before the ends of those that had them are stored: while the
+        engine does the latter, the new ones run already.
+        """
+        failures = 0
+        while not self._stopping.is_set():
+            limit, idle = self._claimable(), not self._tasks
+            if limit == 0:
+                if idle:  # max_tasks
+                    break
+                await self._slots.changed()
+                continue
+            try:
+                claimed = await self._claim_some(limit, idle)
+                failures = 0
+            except Exception as error:
+                failures += 1
+                _complain("no work can be claimed, trying again", failures, error)
+                await asyncio.sleep(_RECONNECT.delay(failures))
+                continue
+            if self.burst and idle and not claimed:
+                break
 
     def _had_enough(self) -> bool:
         return self._config.max_tasks is not None and self._taken >= self._config.max_tasks
@@ -190,17 +201,21 @@ class Worker:
             return min(free, int(self._slots.all_wait))
         return min(free, self._config.max_tasks - self._taken)
 
-    async def _claim_until(self, stopping: asyncio.Task[Any], limit: int, idle: bool) -> int:
+    async def _claim_some(self, limit: int, idle: bool) -> int:
         """Claim. A worker that ends by itself waits for more work only while something runs, which may submit it."""
         if not self.burst and not self._had_enough():
-            return await self._first(self._claim(limit, WAIT), stopping) or 0
+            return await self._claim(limit, WAIT)
         if idle:
-            return await self._first(self._claim(limit, 0.0), stopping) or 0
-        ended = asyncio.create_task(self._idle.wait())
+            return await self._claim(limit, 0.0)
+        claim, ended = self._loop.create_task(self._claim(limit, WAIT)), self._loop.create_task(self._idle.wait())
         try:
-            return await self._first(self._claim(limit, WAIT), stopping, ended) or 0
+            await asyncio.wait([claim, ended], return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
+            if not claim.done():
+                claim.cancel()
+                await asyncio.wait([claim])
+        return 0 if claim.cancelled() else claim.result()
 
     async def _claim(self, limit: int, wait: float) -> int:
         claims = await self._engine.claim(self._config.node_id, self.queues, limit, lease=self._lease, wait=wait)
@@ -211,18 +226,6 @@ class Worker:
         for claim in claims:
             self._start(claim)
         return len(claims)
-
-    @staticmethod
-    async def _first(work: Coroutine[Any, Any, R], *signals: asyncio.Task[Any]) -> R | None:
-        """The result of the work; None, and the work cancelled, when one of the signals comes first."""
-        task = asyncio.create_task(work)
-        try:
-            await asyncio.wait([task, *signals], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
-        return None if task.cancelled() else task.result()
 
     # the end
 
@@ -303,6 +306,7 @@ class Worker:
         attempt = next((attempt for attempt, each in self._tasks.items() if each is task), None)
         if attempt is None:
             return
+        self._give_slot_back(attempt)
         self._leave(attempt)
         error = None if task.cancelled() else task.exception()
         if not attempt.settling and attempt.stop not in _NOT_OURS:
@@ -321,7 +325,6 @@ class Worker:
         running = self.running_tasks.pop(id, attempt)
         if running is not attempt:  # a later one of the same job
             self.running_tasks[id] = running
-        self._give_slot_back(attempt)
 
     def _forget(self, attempt: Attempt) -> None:
         """Nothing is left to be done for it."""
@@ -343,7 +346,10 @@ class Worker:
         attempt.settling = True
         self._give_slot_back(attempt)
         await self._last_words(attempt, outcome)
-        await self._settle(attempt, outcome)
+        if outcome is None or outcome.state is ResultState.REVOKED:
+            await self._settle_alone(attempt, outcome)
+        else:
+            self._settle(attempt, outcome)
 
     async def _outcome(self, attempt: Attempt) -> Outcome | None:
         """What became of the attempt, whatever happens. None: the job is not this worker's any more."""
@@ -384,16 +390,17 @@ class Worker:
         attempt.settling = True
         outcome = released(attempt.token)
         await self._last_words(attempt, outcome)
-        await self._settle(attempt, outcome)
+        self._settle(attempt, outcome)
 
     # its end
 
-    async def _settle(self, attempt: Attempt, outcome: Outcome | None) -> None:
-        """Bring the outcome into the record. Most go there together with others, and wake no task of theirs up again."""
-        if outcome is not None and outcome.state is not ResultState.REVOKED:
-            self._settler.settle(outcome, partial(self._settled, attempt, outcome), attempt.variables)
-            self._tasks[attempt].remove_done_callback(self._ended)
-            return
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Bring the outcome into the record, together with others. Its task ends, and is not woken again."""
+        self._settler.settle(outcome, partial(self._settled, attempt, outcome), attempt.variables)
+        self._tasks[attempt].remove_done_callback(self._ended)
+
+    async def _settle_alone(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """Bring the end of a job that is revoked into its record, or look whether somebody else has."""
         end: Record | MognetError | None
         try:
             if outcome is None:
@@ -412,17 +419,15 @@ class Worker:
         finally:
             self._leave(attempt)
             if self._middleware:
-                self._tasks[attempt] = self._loop.create_task(self._tell(attempt, end), context=attempt.variables)
+                task = self._tasks[attempt] = self._loop.create_task(self._call_hooks(attempt, end), context=attempt.variables)
+                task.add_done_callback(lambda _: self._forget(attempt))
             else:
                 self._forget(attempt)
 
-    async def _tell(self, attempt: Attempt, end: Record | Exception | None) -> None:
-        try:
-            if isinstance(end, Record) and end.done:
-                await self._middleware.call("on_task_completed", self._backend.result(end), context=attempt.context)
-            await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
-        finally:
-            self._forget(attempt)
+    async def _call_hooks(self, attempt: Attempt, end: Record | Exception | None) -> None:
+        if isinstance(end, Record) and end.done:
+            await self._middleware.call("on_task_completed", self._backend.result(end), context=attempt.context)
+        await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
 
     def _log_end(self, attempt: Attempt, outcome: Outcome | None, end: Record | Exception | None) -> None:
         job = attempt.claim.record
