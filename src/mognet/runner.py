@@ -50,11 +50,11 @@ class Attempt:
     closing: Callable[[], bool] = bool  # which says False
     """Whether the whole worker is being cancelled."""
     limit: asyncio.Timeout | None = None
-    variables: contextvars.Context = field(default_factory=contextvars.copy_context)
-    """In which all runs that belongs to it."""
     marks: object = ""
     """What its log lines end with."""
     started: float = field(default_factory=time.monotonic)
+    variables: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """What its code runs in, to its last line."""
 
     token: Token = field(init=False)
     """Proof of owning the job."""

@@ -278,7 +278,7 @@ class Worker:
         task = self._tasks[attempt]
         coroutine = cast("Coroutine[Any, Any, None]", task.get_coro())
         with suppress(BaseException):  # whatever it does about it
-            coroutine.close()
+            attempt.variables.run(coroutine.close)
         if inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED:
             _log.error("%s did not stop within %.0f s of being cancelled, and is ended by force", attempt, PATIENCE)
             task.cancel()

@@ -8,6 +8,7 @@ import json
 import logging
 import random
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextvars import Context
 from enum import StrEnum
 from hashlib import blake2b
 
@@ -203,7 +204,7 @@ class Doorbell:
         """Connect, or look what there is to do now."""
         self._wake.set()
         if self._task is None and not self._closing:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="mognet doorbell")
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="mognet doorbell", context=Context())
 
     async def _run(self) -> None:
         failures = 0
