@@ -194,7 +194,11 @@ class Worker:
         return self._config.max_tasks is not None and self._taken >= self._config.max_tasks
 
     def _claimable(self) -> int:
+        # A slot is free again while the end of its job is being stored. After a crash such jobs run once more, so there are never more
+        # attempts without a stored end than twice the slots: the next jobs wait for an engine that is behind.
         free = self._slots.free()
+        ending = len(self._tasks) - self._slots.held
+        free = max(0, min(free, free + self._slots.total - ending))
         if self._config.max_tasks is None:
             return free
         if self._had_enough():
@@ -331,7 +335,7 @@ class Worker:
         self._tasks.pop(attempt, None)
         if not self._tasks:
             self._idle.set()
-            self._slots.notify()
+        self._slots.notify()
         self._news.set()
 
     def _give_slot_back(self, attempt: Attempt) -> None:
