@@ -125,10 +125,7 @@ class Paired:
         """The jobs are stored, so the submit has succeeded: what gets no ticket now gets one soon, or is found by a sweep."""
         self._queues |= {ticket.queue: None for ticket in tickets}
         try:
-            await self.broker.push(tickets)
-        except MognetError as error:
-            _log.warning("%d jobs are stored but have no tickets yet; they are owed: %s", len(tickets), error)
-            self._owed.add(tickets)
+            await self._owed.push(tickets)
         except Exception:
             _log.exception("%d jobs are stored but have no tickets yet; a sweep will bring them", len(tickets))
 
