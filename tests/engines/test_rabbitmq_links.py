@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +14,7 @@ from mognet.engines.rabbitmq.broker import RabbitMQBroker
 from mognet.engines.rabbitmq.settings import queue_name, read_urls
 from mognet.exceptions import ConnectionError
 from proxy import Proxy
+from servers.certificates import Certificates
 
 from .test_rabbitmq import LOST, Lab, broker, ids, lab, tickets
 
@@ -109,3 +114,53 @@ async def test_what_is_closed_stays_closed(lab: Lab) -> None:
     assert not broker.giving.started
     async with broker:
         assert await broker.depth("q") == 0
+
+
+async def test_a_server_that_says_nothing_behind_tls_is_left_in_time(tmp_path: Path) -> None:
+    """It has shaken hands, and does not part in order either."""
+    files = Certificates(tmp_path, "guest")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.crt("server"), files.key("server"))
+    shaken = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            plain, _ = listening.accept()
+            with context.wrap_socket(plain, server_side=True):
+                loop.call_soon_threadsafe(shaken.set)
+                over.wait(60)
+
+        over = threading.Event()
+        serving = asyncio.create_task(asyncio.to_thread(serve))
+        url = f"amqps://guest:guest@127.0.0.1:{listening.getsockname()[1]}/?cafile={files.crt('ca')}"
+        broker = RabbitMQBroker(read_urls(url), "app")
+        pushing = asyncio.create_task(broker.push(tickets(1)))
+        await shaken.wait()
+        began = loop.time()
+        await broker.__aexit__(None, None, None)
+        took = loop.time() - began
+        over.set()
+        await serving
+        with pytest.raises(ConnectionError):
+            await pushing
+        assert took < 4
+
+
+async def test_a_slow_broker_is_waited_for_as_long_as_it_answers(broker: RabbitMQBroker, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its silence counts, not how long all answers take: else one who asks for many would get none, again and again."""
+    monkeypatch.setattr("proxy.CHUNK", 2048)
+    await broker.push(sent := tickets(400))
+    async with Proxy(lab.settings.addresses[0].port) as proxy:
+        slow = await lab.broker(addresses=(lab.settings.addresses[0]._replace(port=proxy.port),))
+        slow.ack(await slow.pull(["q"], 1))
+        link = await slow.taking.link(5)
+        link._yield["q"] = 400
+        proxy.delay = 0.15
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        got = await slow.pull(["q"], 399)
+        assert loop.time() - began > 5
+        assert ids(got) == ids(sent[1:])
+        assert link.alive
+        proxy.delay = 0

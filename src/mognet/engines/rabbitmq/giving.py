@@ -20,6 +20,9 @@ CHANNELS = 3
 
 PERSISTENT = 2
 
+UNBLOCKED_SECONDS = 0.5
+"""How long a push waits for the end of an alarm, of which the server has told."""
+
 BLOCKED_SECONDS = 0.05
 """How long it is waited to know that a connection is blocked."""
 
@@ -50,7 +53,7 @@ class GivingLink(Link):
 
     async def _publish(self, tickets: Sequence[Ticket], seconds: float) -> list[Ticket]:
         """The tickets that no queue has taken."""
-        await self._unblocked(seconds)
+        await self._unblocked(min(seconds, UNBLOCKED_SECONDS))
         channel = self._channels[next(self._turn) % len(self._channels)]
         sent = time.time_ns() // 1000
         async with self.answering(seconds + 2 * BLOCKED_SECONDS):

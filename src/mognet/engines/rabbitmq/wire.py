@@ -45,7 +45,9 @@ class Transport(TransportFactory):
         self._writer: asyncio.StreamWriter | None = None
 
     async def create(self, url: URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection(url.host, url.port, ssl=self._context)
+        # Without a limit a server that does not part in order is waited for half a minute.
+        parting: Any = {} if self._context is None else {"ssl_shutdown_timeout": END_SECONDS / 2}
+        reader, writer = await asyncio.open_connection(url.host, url.port, ssl=self._context, **parting)
         self._writer = writer
         sock = writer.get_extra_info("socket")
         if sock is not None:
