@@ -120,13 +120,19 @@ class JobLogs:
         return [token in held for token, _ in pages]
 
     async def run(self) -> None:
-        """Write now and then, until cancelled."""
+        """Write now and then, until cancelled; and what is left then is of attempts that could not be ended."""
         if not self._keep:
             return
         with _Listening(prints=self._prints):
-            while True:
-                await asyncio.sleep(FLUSH_EVERY)
-                await asyncio.gather(*(self._flush(book) for book in list(self._books)))
+            try:
+                while True:
+                    await asyncio.sleep(FLUSH_EVERY)
+                    await self._flush_all()
+            finally:
+                await self._flush_all()
+
+    async def _flush_all(self) -> None:
+        await asyncio.gather(*(self._flush(book) for book in list(self._books)))
 
     async def _flush(self, book: Book) -> None:
         async with book.writing:
@@ -162,6 +168,10 @@ class _Printed:
         if book is not None and book.prints:
             book.print(text)
         return self._below.write(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._below, name)

@@ -287,6 +287,8 @@ async def watching(context: Context, result: Result[int]) -> None:
         assert_type(event, Event)
         assert_type(event.progress, Progress | None)
         assert_type(event.changed, frozenset[str])
+    async for event in app.watch(name="cook", state=["FAILURE", ResultState.INVALID], metadata={"tenant": "acme"}):
+        assert_type(event, Event)
     async for event in result.watch(since="cursor"):
         assert_type(event.state, ResultState)
     assert_type(await result.summary(), dict[ResultState, int])
@@ -296,3 +298,8 @@ async def watching(context: Context, result: Result[int]) -> None:
         assert_type(item, str)
     for number in context.track_sync(range(3), total=3):
         assert_type(number, int)
+    async for item in context.track(["a", "b"], message="packing {}".format):
+        assert_type(item, str)
+    for number in context.track_sync(range(3), message=lambda number: None if number == 0 else f"number {number + 1}"):
+        assert_type(number, int)
+    context.track(["a"], message=len)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from contextvars import Context
 from uuid import UUID
 
 from mognet.backoff import Backoff
@@ -53,7 +54,7 @@ class Owed:
             self._said = now
             _log.warning("%d jobs are stored but have no tickets yet; they are owed: %s", len(self._tickets), error)
         if self._task is None and self._tickets:
-            self._task = asyncio.get_running_loop().create_task(self._pay(), name="mognet owed tickets")
+            self._task = asyncio.get_running_loop().create_task(self._pay(), name="mognet owed tickets", context=Context())
 
     async def close(self) -> None:
         """Forget them."""
