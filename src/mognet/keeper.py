@@ -38,6 +38,8 @@ class LeaseKeeper:
         self._worker_loop = asyncio.get_running_loop()
         self._asked: float | None = None
         self._blamed = False
+        self._dozing = False
+        """Whether the thread waits without end, because there is nothing to keep."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
         self._stopping = False
@@ -62,9 +64,8 @@ class LeaseKeeper:
 
     def add(self, token: Token, name: str) -> None:
         """Keep a lease from now on; ``name`` is the task's, for the log."""
-        idle = not self._tokens
         self._tokens[token] = name
-        if idle:
+        if self._dozing:
             self._nudge()
 
     def discard(self, token: Token) -> None:
@@ -141,10 +142,15 @@ class LeaseKeeper:
         return answered
 
     async def _time_to_renew(self) -> bool:
-        """Wait a third of a lease; without end while there is nothing to keep. False: something has changed meanwhile."""
+        """Wait a third of a lease; without end once there was nothing to keep for so long. False: something has changed meanwhile.
+
+        A worker whose jobs are short and few would else wake this thread for each of them, and be held up by it.
+        """
         period = self._lease / 3
         due = time.monotonic() + period
-        if await self._pause(period if self._tokens else None):
+        self._dozing = True  # before the look: who adds a token meanwhile nudges
+        self._dozing = not self._tokens
+        if await self._pause(None if self._dozing else period):
             return False
         if time.monotonic() - due > period:
             self._asked = None  # this thread stood still, too: the process was stopped, and its loop has had no time to answer

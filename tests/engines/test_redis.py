@@ -168,6 +168,26 @@ async def test_nobody_is_kept_waiting_by_the_dead(url: str) -> None:
         assert time.monotonic() - begin < 0.5
 
 
+# --- closing
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_what_was_sent_is_done_when_an_engine_closes(url: str, known: bool) -> None:
+    """Also what is too large to be sent at once, what nobody waits for any more, and scripts that the server has to be told first."""
+    jobs = [make_job(body=b"x" * 1_000_000) for _ in range(20)]
+    async with RedisEngine(url) as engine:
+        await engine.submit([make_job()])
+        if not known:
+            ask(url, "SCRIPT", "FLUSH")
+        submits = [asyncio.create_task(engine.submit([job])) for job in jobs]
+        await asyncio.sleep(0)
+        if known:
+            submits[-1].cancel()
+    assert [submit.cancelled() or submit.result() for submit in submits] == [[True]] * 19 + [True if known else [True]]
+    async with RedisEngine(url) as engine:
+        assert [record is not None for record in await engine.get([job.id for job in jobs])] == [True] * 20
+
+
 # --- the line
 
 

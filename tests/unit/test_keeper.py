@@ -68,6 +68,31 @@ async def test_renews_while_there_is_something_to_keep() -> None:
     assert {tokens == {kept} for _, tokens in engine.extended} == {True}
 
 
+async def test_a_job_soon_after_another_does_not_wake_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept all the same; and one that comes after a long rest wakes it."""
+    engine, wakes = Engine(), 0
+    leases = keeper(engine)
+    nudge = leases._nudge
+
+    def count() -> None:
+        nonlocal wakes
+        wakes += 1
+        nudge()
+
+    monkeypatch.setattr(leases, "_nudge", count)
+    leases.start()
+    for rest in range(1, 3):
+        await until(lambda: leases._dozing)
+        leases.add(first := token(), "first")
+        await until(lambda: not leases._dozing)
+        leases.discard(first)
+        leases.add(second := token(), "second")
+        assert wakes == rest
+        await until(lambda second=second: any(second in tokens for _, tokens in engine.extended))  # type: ignore[misc]
+        leases.discard(second)
+    await leases.stop()
+
+
 async def test_tells_what_is_lost_in_the_workers_loop() -> None:
     told: asyncio.Future[tuple[set[Token], int]] = asyncio.get_running_loop().create_future()
     engine, kept, lost = Engine(), token(), token()
