@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 from hiredis import Reader, pack_command
@@ -52,7 +53,7 @@ class Wire(asyncio.Protocol):
         self._replies = Reader(replyError=ResponseError, notEnoughData=_NOTHING)
         self._transport: asyncio.Transport = connection._writer.transport  # type: ignore[union-attr,assignment]
         self._transport.set_protocol(self)
-        self._watcher = asyncio.create_task(self._watch())
+        self._watcher = asyncio.create_task(self._watch(), context=Context())
 
     def send(self, *command: bytes | str | int) -> None:
         """Send a command; to read its answer is the subclass's business. Raises ConnectionError on a broken connection."""

@@ -318,8 +318,9 @@ class SQLiteEngine:
 
     # logs
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
-        return await self._write(logbook.log(token, lines, keep), rows=_weight(lines, (len(each) for each in lines)))
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
+        all = [line for each in lines.values() for line in each]
+        return await self._write(logbook.log(lines, keep), rows=_weight(all, map(len, all)))
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
         return await self._read(logbook.logs(id, after))
