@@ -23,7 +23,7 @@ from mognet.engines.postgres.tables import Tables
 from mognet.exceptions import ConnectionError
 from mognet.labels import label
 from mognet.labels import labels as metadata_labels
-from mognet.outcomes import failed, merge_metadata, rerun, retry, succeeded
+from mognet.outcomes import failed, merge_metadata, rerun, retry, succeeded, suspend
 from mognet.records import Query, Wanted
 from mognet.states import ResultState
 from mognet.testing.conformance.bench import make_job
@@ -105,6 +105,42 @@ async def test_the_narrowest_condition_is_the_way_in(url: str) -> None:
         assert await way(wants(tenant="nobody", user=7)) == numbers["tenant"]
         assert await way(wants(tenant="all")._replace(states=frozenset({ResultState.RUNNING}))) is None
         assert len(await found(engine, wants(tenant="all", user=7))) == 3
+
+
+@pytest.mark.parametrize("probe", [3, 1000])
+async def test_those_that_run_are_found_whether_they_are_few_or_many(url: str, probe: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many are not looked at one by one: the index of those that are held knows them, and the labels say which to look at."""
+    monkeypatch.setattr(search, "PROBE", probe)
+    async with PostgresEngine.from_url(url) as engine:
+        await engine.declare(["tenant"])
+        old = [make_job(metadata=dumps({"tenant": n % 3}), queue=f"q{n % 4}") for n in range(60)]
+        await engine.submit(old)
+        claims = await engine.claim("n", ["q1", "q2", "q3"], 60, lease=60)
+        await engine.submit([make_job(metadata=dumps({"tenant": 1})) for _ in range(5)])  # younger than those that run
+        await engine.settle([succeeded(claim.token, b"1") if n % 2 else retry(claim.token, 0.0) for n, claim in enumerate(claims) if n % 3])
+        await engine.update(claims[0].token.id, suspend(claims[0].token))
+        run = [claim.record for n, claim in enumerate(claims) if n and not n % 3]
+        expected = [record.id for record in run if record.metadata == dumps({"tenant": 1})]
+        assert len(expected) > 3
+        asked = wants(tenant=1)._replace(states=frozenset({ResultState.RUNNING}))
+        forwards = [record.id async for record in engine.search(asked)]
+        backwards = [record.id async for record in engine.search(asked._replace(newest_first=True))]
+        places = {record.id: (record.created, record.place) for record in run}
+        assert forwards == backwards[::-1] == sorted(expected, key=places.__getitem__)
+        assert await engine.count(asked) == {"RUNNING": len(expected)}
+        paged, after = [], None
+        while page := await engine._run(lambda connection: search.find(engine._tables, connection, asked, after, 2)):  # noqa: B023
+            paged += [record.id for record in page.records]
+            after = page.next
+            if after is None:
+                break
+        assert paged == forwards
+        tables = Explaining(*engine._tables)
+        tables.plans.clear()
+        await engine._run(lambda connection: search.find(tables, connection, asked, None, 50))
+    assert ("hashed SubPlan" in tables.plans[-1]) == (probe == 3)
+    if probe == 3:
+        assert "Index Only Scan using job_lease" in tables.plans[-1]
 
 
 async def test_who_writes_while_a_path_is_declared(url: str) -> None:

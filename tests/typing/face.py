@@ -298,3 +298,8 @@ async def watching(context: Context, result: Result[int]) -> None:
         assert_type(item, str)
     for number in context.track_sync(range(3), total=3):
         assert_type(number, int)
+    async for item in context.track(["a", "b"], message="packing {}".format):
+        assert_type(item, str)
+    for number in context.track_sync(range(3), message=lambda number: None if number == 0 else f"number {number + 1}"):
+        assert_type(number, int)
+    context.track(["a"], message=len)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

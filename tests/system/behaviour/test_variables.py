@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Sequence
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, cast
@@ -22,7 +23,9 @@ caller: ContextVar[str] = ContextVar("caller")
 
 
 def variables(task: asyncio.Task[Any]) -> Context:
-    """What a task runs in; ``Task.get_context`` of Python 3.12."""
+    """What a task runs in."""
+    if sys.version_info >= (3, 12):
+        return task.get_context()
     return next(each for each in gc.get_referents(task) if isinstance(each, Context))
 
 

@@ -92,6 +92,8 @@ class Doorbell:
         self._exchange = Exchange()
         self._opener = Opener()
         self._waiters: set[Waiter] = set()
+        self.rings = 0
+        """How often something came in line, or may have, as far as that was heard here."""
         self._subscribers: dict[Kind, int] = dict.fromkeys(Kind, 0)
         self._listening: frozenset[Kind] = frozenset()
         self._heard = asyncio.Condition()
@@ -335,6 +337,7 @@ class Doorbell:
             self._exchange.publish(signal)
 
     def _ring_here(self, queues: Collection[str] | None) -> None:
+        self.rings += 1
         for waiter in self._waiters:
             waiter.ring(queues)
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Generic, TypeVar
 
-from mognet.engines.knocking import Doors
+from mognet.engines.knocking import CHECK, Doors
 from mognet.engines.rabbitmq.link import Link, explained
 from mognet.engines.rabbitmq.settings import Address, Settings
 from mognet.engines.rabbitmq.wire import Wire
@@ -66,13 +66,14 @@ class Session(Generic[L]):
         until = asyncio.get_running_loop().time() + seconds
         while self._link is None or not self._link.alive:
             if self._trouble is not None:
-                raise ConnectionError(f"RabbitMQ cannot be reached: {self._trouble}")
+                raise ConnectionError(f"RabbitMQ cannot be reached: {self._trouble}; {CHECK}")
             changed = self._changed
             try:
                 async with asyncio.timeout_at(until):
                     await changed.wait()
             except TimeoutError:
-                raise ConnectionError(f"RabbitMQ cannot be reached: no connection within {seconds:g} s") from None
+                shown = ", ".join(address.shown for address in self._settings.addresses)
+                raise ConnectionError(f"RabbitMQ at {shown} does not answer within {seconds:g} s; {CHECK}") from None
         return self._link
 
     async def until_back(self, seconds: float) -> bool:
