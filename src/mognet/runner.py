@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Attempt:
     marks: object = ""
     """What its log lines end with."""
     started: float = field(default_factory=time.monotonic)
+    variables: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """What its code runs in, to its last line."""
 
     token: Token = field(init=False)
     """Proof of owning the job."""

@@ -269,7 +269,7 @@ class Worker:
         task = self._tasks[attempt]
         coroutine = cast("Coroutine[Any, Any, None]", task.get_coro())
         with suppress(BaseException):  # whatever it does about it
-            coroutine.close()
+            attempt.variables.run(coroutine.close)
         if inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED:
             _log.error("%s did not stop within %.0f s of being cancelled, and is ended by force", attempt, PATIENCE)
             task.cancel()
@@ -288,7 +288,7 @@ class Worker:
         self._run_task(attempt, self._work(attempt))
 
     def _run_task(self, attempt: Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._tasks[attempt] = self._loop.create_task(coroutine, name=attempt.task_name)
+        task = self._tasks[attempt] = self._loop.create_task(coroutine, name=attempt.task_name, context=attempt.variables)
         task.add_done_callback(lambda task: self._ended(attempt, task))
 
     def _closing(self) -> bool:

@@ -217,7 +217,7 @@ async def test_numbers_of_any_size(url: str, number: int) -> None:
         await engine.submit(jobs)
         [claim, other, _] = await engine.claim("n", ["q"], 3, lease=60)
         await engine.save(claim.token, {"a": b"1"})
-        await engine.log(claim.token, [b"line"], keep=3)
+        await engine.log({claim.token: [b"line"]}, keep=3)
         await engine.update(jobs[1].id, merge_metadata(dumps({"tenant": "new"})))
         await engine.settle([succeeded(claim.token, b"1", ttl=0.0), retry(other.token, 0.0)])
         assert await engine.submit_on(connection, [jobs[0]]) == [True]
@@ -247,7 +247,7 @@ async def test_behind_a_pooler(url: str) -> None:
         await one.declare(["tenant"])
         await whole(two, "tenant")
         [claim] = await two.claim("n", ["q"], 1, lease=60)
-        assert await two.log(claim.token, [b"line"], keep=3)
+        assert await two.log({claim.token: [b"line"]}, keep=3)
         await two.update(old.id, merge_metadata(dumps({"tenant": "b"})))
         await two.settle([failed(claim.token, b"1")])
         await one.update(old.id, rerun(b"2"), unless=())
@@ -274,7 +274,7 @@ async def test_few_rights(url: str) -> None:
             await engine.declare(["tenant"])
             await engine.submit([job := make_job(metadata=dumps({"tenant": "a"}))])
             [claim] = await engine.claim("n", ["q"], 1, lease=60)
-            await engine.log(claim.token, [b"line"], keep=3)
+            await engine.log({claim.token: [b"line"]}, keep=3)
             await engine.settle([failed(claim.token, b"1")])
             assert [changed.record.id for changed in (await engine.changes(at)).changed] == [job.id]
             await engine.declare([], only=True)
@@ -294,7 +294,7 @@ async def test_down_and_up_again(url: str) -> None:
             jobs = [make_job(metadata=dumps({"tenant": n}), queue="abc"[n]) for n in range(3)]
             await engine.submit(jobs)
             [first], [second] = [await engine.claim("n", [queue], 1, lease=60) for queue in "ab"]
-            await engine.log(first.token, [b"line"], keep=3)
+            await engine.log({first.token: [b"line"]}, keep=3)
             await engine.settle([succeeded(first.token, b"1"), failed(second.token, b"2")])
             before = await engine.get([job.id for job in jobs])
         connection, _ = await connect(parse_url(mine))

@@ -138,6 +138,21 @@ class TestCall:
         assert "start one with: mognet kitchen_of_cli_tests run" in said.err
         assert "still PENDING after 2.8 s; the job goes on. See it: mognet kitchen_of_cli_tests tasks get " in said.err
 
+    def test_the_job_as_json(self, app: App, mognet: Mognet) -> None:
+        done = call_while_working(app, mognet, "call", "cook", "dish=soup", "--json")
+        assert (done.code, done.json["state"], done.json["value"], done.json["error"]) == (
+            0,
+            "SUCCESS",
+            {"dish": "soup", "minutes": 0},
+            None,
+        )
+        assert done.json == mognet("tasks", "get", done.json["id"], "--include-value", "--json").json
+        failed = call_while_working(app, mognet, "call", "burn", "why=x", "--json")
+        assert (failed.code, failed.json["state"], failed.json["error"]["message"]) == (1, "FAILURE", "x")
+        waiting = mognet("call", "cook", "dish=soup", "--json", "--delay", "5m", "--timeout", "50ms")
+        assert (waiting.code, waiting.json["state"], waiting.json["value"]) == (124, "PENDING", None)
+        assert mognet("submit", "cook", "dish=soup", "--delay", "5m", "--json").json["state"] == "PENDING"
+
     def test_arguments_that_do_not_fit(self, app: App, mognet: Mognet) -> None:
         said = mognet("call", "cook", "minutes=3")
         assert said.code == 2

@@ -129,6 +129,10 @@ class TestList:
         assert [row.split()[1:] for row in rows] == [["zoo", "3"], ["acme", "1"], ["acme", "dkl", "1"]]
         assert "metadata:KEY" in mognet("tasks", "list", "--columns", "odd").err
 
+    def test_columns_by_their_names_in_the_json(self, jobs: list[str], mognet: Mognet) -> None:
+        header, *_ = mognet("tasks", "list", "--columns", "node_id,parent_id,request_kwargs_repr,name").out.split("\n")
+        assert header.split() == ["NODE", "PARENT", "ARGUMENTS", "TASK"]
+
 
 class TestCount:
     def test_by_what(self, jobs: list[str], mognet: Mognet) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextvars import Context
 from uuid import UUID
 
 from mognet.backoff import Backoff
@@ -33,7 +34,7 @@ class Owed:
         for ticket in tickets[: MOST - len(self._tickets)]:
             self._tickets[ticket.id] = ticket
         if self._task is None and self._tickets:
-            self._task = asyncio.get_running_loop().create_task(self._pay(), name="mognet owed tickets")
+            self._task = asyncio.get_running_loop().create_task(self._pay(), name="mognet owed tickets", context=Context())
 
     async def close(self) -> None:
         """Forget them."""

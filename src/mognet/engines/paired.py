@@ -219,8 +219,8 @@ class Paired:
     async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
         return await self.store.changes(since, query, limit=limit)
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
-        return await self.store.log(token, lines, keep=keep)
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
+        return await self.store.log(lines, keep=keep)
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
         return await self.store.logs(id, after=after)
@@ -399,8 +399,7 @@ class _Call:
             return claims
         return await self.take(pulled, self.limit)
 
-    @staticmethod
-    async def end(line: asyncio.Task[list[Claim]], pulling: asyncio.Task[list[Delivery]]) -> tuple[list[Claim], list[Delivery]]:
+    async def end(self, line: asyncio.Task[list[Claim]], pulling: asyncio.Task[list[Delivery]]) -> tuple[list[Claim], list[Delivery]]:
         """Let go of what is still waited for; what both have got."""
         claimed = line.done()
         for task in (line, pulling):
@@ -410,9 +409,13 @@ class _Call:
         pulled = [] if pulling.cancelled() or pulling.exception() is not None else pulling.result()
         if line.cancelled():
             return [], pulled
-        if line.exception() is not None and (claimed or not pulled):
-            raise line.exception() or AssertionError
-        return [] if line.exception() is not None else line.result(), pulled
+        error = line.exception()
+        if error is None:
+            return line.result(), pulled
+        if claimed or not pulled:
+            self.pair.broker.give_back(pulled)
+            raise error
+        return [], pulled
 
     async def pull_patiently(self, wait: float) -> list[Delivery]:
         """A broker that is down may come back while this waits."""

@@ -40,7 +40,7 @@ LOOK_OFTEN = 0.5
 CLOSE_SECONDS = 5.0
 
 UNDO_SECONDS = 1.0
-"""How long a claim waits for cancelled ones of the same engine to be undone."""
+"""How long a claim that is cancelled waits until it is undone, and the next one of the same engine for it."""
 
 _UNDO = Backoff(base=0.1, cap=5.0)
 
@@ -215,8 +215,7 @@ class PostgresEngine:
     async def _claim_now(self, node: str, queues: Sequence[str], limit: int, lease: float, ids: Sequence[UUID] | None) -> list[Claim]:
         if limit <= 0 or not queues:
             return []
-        if self._undoing:  # their jobs are as good as in line: whoever finds none must be sure of it
-            await asyncio.wait(self._undoing, timeout=UNDO_SECONDS)
+        await self._undone()  # their jobs are as good as in line: whoever finds none must be sure of it
         holder = secrets.token_hex(8)
         pool = self._open_pool
 
@@ -235,8 +234,14 @@ class PostgresEngine:
             self._undo(holder, lease)
             raise
         except asyncio.CancelledError:
+            # Whoever is told of it may hand the jobs' tickets to others at once: these must not find the jobs held.
             self._undo(holder, lease, claiming)
+            await self._undone()
             raise
+
+    async def _undone(self) -> None:
+        if self._undoing:
+            await asyncio.wait(self._undoing, timeout=UNDO_SECONDS)
 
     def _undo(self, holder: str, lease: float, claiming: asyncio.Task[list[Claim]] | None = None) -> None:
         """Take back what was claimed for nobody; when the lease has ended, the sweep does it."""
@@ -360,11 +365,11 @@ class PostgresEngine:
 
     # what a job logs
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
         if not self._tables.known.logged:
             await self._run(lambda connection: labels.keep_logs(self._tables, connection))
             await self._run(self._learn)
-        return await self._run(lambda connection: logbook.add(self._tables, connection, token, lines, keep))
+        return await self._run(lambda connection: logbook.add(self._tables, connection, lines, keep))
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
         return await self._run(lambda connection: logbook.read(self._tables, connection, id, after))

@@ -50,7 +50,7 @@ def worth_repeating(error: psycopg.Error) -> bool:
     return error.sqlstate in _AGAIN
 
 
-def is_starting(error: MognetError) -> bool:
+def is_starting(error: Exception) -> bool:
     """Whether the server is there and will soon let us in: it says so at little cost."""
     return _UNAVAILABLE["57P03"] in str(error)
 

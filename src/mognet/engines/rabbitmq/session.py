@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from mognet.engines.knocking import CHECK, Doors
@@ -61,7 +62,7 @@ class Session(Generic[L]):
         """The link. If there is none: wait for an attempt that is under way, but not for one that follows a failure."""
         if self._task is None or self._task.done():
             self._trouble = None
-            self._task = asyncio.get_running_loop().create_task(self._live(), name=f"{self._name} session")
+            self._task = asyncio.get_running_loop().create_task(self._live(), name=f"{self._name} session", context=Context())
         until = asyncio.get_running_loop().time() + seconds
         while self._link is None or not self._link.alive:
             if self._trouble is not None:
