@@ -66,6 +66,15 @@ class Session:
     """The paths that were indexed when this was last read; that they still are, ``paths_version`` says."""
     paths_version: int = 0
     _whole: frozenset[str] = frozenset()
+    tip: int = field(init=False)
+    """The number of the last job that was stored alone; often nobody has added any since."""
+
+    cursor: sqlite3.Cursor = field(init=False)
+    """For statements without rows."""
+
+    def __post_init__(self) -> None:
+        self.cursor = self.connection.cursor()
+        self.tip = self.app << sql.APP_BITS
 
     def run(self, statement: str, *parameters: object) -> int:
         """Execute; answer how many rows changed."""

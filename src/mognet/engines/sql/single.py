@@ -1,37 +1,58 @@
-"""Storing one plain new job by a single statement, which is a transaction in itself."""
+"""Storing one plain new job by a single statement, which is a transaction in itself.
 
-# ruff: noqa: S608 - the text is put together from constants only
+The job's row is the one behind that of the last job that was stored so: usually nobody else has added any since, and then it need not be
+looked for. The statement sees to it that this is so.
+"""
+
+# ruff: noqa: S608 - the texts are put together from constants only
 from __future__ import annotations
 
 from mognet.engines.sql import labels
+from mognet.engines.sql import statements as sql
 from mognet.engines.sql.session import INLINE, Session
-from mognet.engines.sql.statements import ADDED, LAST
 from mognet.records import Job
 
-# A job behind all others (?6: now), unless its id is known, changes are noted, or other paths are indexed than ?13 stands for.
-_ADD = f"""
-INSERT INTO job ({ADDED}) WITH last(seq, created) AS ({LAST})
-SELECT seq + 1, ?1, ?2, 0, 1, ?3, ?4, ?5, seq + 1, max(created, ?6), NULL, NULL, ?7, ?8, ?9, ?10, ?11, ?12 FROM last
-WHERE (SELECT noted_until <= ?6 AND paths = ?13 FROM app WHERE app.app = ?1)
+NO_METADATA = b"{}"
+
+_IS_NEWER = f"""
+    (SELECT seq < ?2 AND created <= ?8 FROM job
+     WHERE seq > ?1 << {sql.APP_BITS} AND seq < (?1 + 1) << {sql.APP_BITS} ORDER BY seq DESC LIMIT 1)"""
+
+
+# A job in row ?2, created now (?8): unless there it would not be behind all others, its id is known, changes are noted, or other paths are
+# indexed than ?3 stands for.
+def _insert(columns: str, values: str) -> str:
+    return f"""
+INSERT INTO job (seq, app, id, state, lined, priority, queue, due, arrival, created, name, body, {columns})
+SELECT ?2, ?1, ?4, 0, 1, ?5, ?6, ?7, ?2, ?8, ?9, ?10, {values}
+FROM app WHERE app.app = ?1 AND turn < ?2 AND noted_until <= ?8 AND paths = ?3 AND coalesce({_IS_NEWER}, 1)
 ON CONFLICT (app, id) DO NOTHING"""
 
 
-def is_plain(job: Job) -> bool:
-    """Whether this is enough for a job: it is small, and has no family."""
-    return job.parent is None and job.root is None and len(job.body) <= INLINE and len(job.metadata) <= INLINE
+_INSERT = _insert("metadata, label, latest, late_ttl", "?11, ?12, ?13, ?14")
+_INSERT_BARE = _insert("metadata", "x'7b7d'")  # values that are bound cost more than those that are not there
 
 
 def add(session: Session, job: Job) -> bool:
-    """Store a plain job, and put it in line. False: its id is known, or more is to be done, and nothing was."""
-    if job.metadata == b"{}" or not session.known_paths:
-        return _add(session, job)
+    """Store a job, and put it in line. False: it is large or has a family, its id is known, or more is to be done, and nothing was."""
+    if job.parent is not None or job.root is not None or len(job.body) > INLINE:
+        return False
+    if job.metadata == NO_METADATA:
+        return _put(session, job) or (_renew(session) and _put(session, job))
+    if len(job.metadata) > INLINE:
+        return False
+    if session.known_paths:
+        return _add_indexed(session, job)
+    return _put(session, job) or (_renew(session) and _put(session, job))
+
+
+def _add_indexed(session: Session, job: Job) -> bool:
     connection = session.connection
     connection.execute("BEGIN IMMEDIATE")
     try:
-        added = _add(session, job)
+        added = _put(session, job) or (_renew(session) and _put(session, job))
         if added:
-            [(seq,)] = session.all("SELECT last_insert_rowid()")
-            labels.add(session, [(seq, job.metadata)])
+            labels.add(session, [(session.tip, job.metadata)])
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -40,8 +61,24 @@ def add(session: Session, job: Job) -> bool:
     return added
 
 
-def _add(session: Session, job: Job) -> bool:
-    now = session.clock()
-    late_ttl = None if job.latest is None else job.ttl
-    row = (job.priority, job.queue, now + job.delay, now, job.name, job.label, job.metadata, job.body, job.latest, late_ttl)
-    return session.run(_ADD, session.app, job.id.bytes, *row, session.paths_version) == 1
+def _put(session: Session, job: Job) -> bool:
+    now, seq = session.clock(), session.tip + 1
+    row = (session.app, seq, session.paths_version, job.id.bytes, job.priority, job.queue, now + job.delay, now, job.name, job.body)
+    if job.label is None and job.latest is None and job.metadata == NO_METADATA:
+        cursor = session.cursor.execute(_INSERT_BARE, row)
+    else:
+        late_ttl = None if job.latest is None else job.ttl
+        cursor = session.cursor.execute(_INSERT, (*row, job.metadata, job.label, job.latest, late_ttl))
+    if cursor.rowcount != 1:
+        return False
+    session.tip = seq
+    return True
+
+
+def _renew(session: Session) -> bool:
+    """Look where the numbers stand now. False: that was not in the way."""
+    paths, noted_until = session.one(sql.FLAGS, session.app) or (0, 0.0)
+    if paths != session.paths_version or noted_until > session.clock():
+        return False
+    before, session.tip = session.tip, session.last().seq
+    return session.tip != before
