@@ -37,6 +37,8 @@ async def test_a_submit_writes_few_pages(path: Path, monkeypatch: pytest.MonkeyP
         for _ in range(100):
             await engine.submit([make_job(body=b"x" * 300)])
         assert (log.stat().st_size - before) / (PAGE + 24) / 100 < 4.5
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA page_size").fetchone() == (PAGE,)
 
 
 def stored(path: Path, id: UUID) -> tuple[bytes | None, bytes | None]:
