@@ -25,7 +25,10 @@ def make_id(number: int) -> UUID:
 
 def random_id() -> UUID:
     """``uuid.uuid4()``, in half the time."""
-    return make_id(int.from_bytes(os.urandom(16), "big") & ~_FIXED | _VERSION_4)
+    id = UUID.__new__(UUID)
+    _set_int(id, int.from_bytes(os.urandom(16), "big") & ~_FIXED | _VERSION_4)
+    _set_safe(id, _UNKNOWN)
+    return id
 
 
 def copy_id(id: UUID, life: str) -> UUID:
