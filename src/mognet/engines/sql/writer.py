@@ -27,7 +27,7 @@ A = TypeVar("A")
 MOST_INLINE = 128
 """Rows that the event loop's thread writes in one transaction: about a millisecond's work."""
 
-LOG_PAGES = 1_000
+LOG_PAGES = 1_500
 """Pages in the write-ahead log from which on it is copied into the file."""
 
 LONG_LOG = 2 * WAL_KEPT
