@@ -235,6 +235,8 @@ EMPTY_CALL = Call([], {}, [], None, None)
 NO_CALL = b'{"v":1}'
 """The body of a call without arguments, or anything else that would have to be stored."""
 
+_MOMENT = (int, float, type(None))
+
 
 def dump_call(call: Call) -> bytes:
     """The body of a job. Raises :class:`NotStorable`."""
@@ -258,12 +260,12 @@ def load_call(body: bytes) -> Call:
     timeout, latest = data.get("timeout"), data.get("latest")
     if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(stack, list)):
         raise ValueError("this is not a call: args, kwargs or stack are of another kind")
-    if not all(moment is None or isinstance(moment, int | float) for moment in (timeout, latest)):
+    if not (isinstance(timeout, _MOMENT) and isinstance(latest, _MOMENT)):
         raise ValueError("this is not a call: timeout or latest is not a number")
     trace = data.get("trace", {})
-    if not (isinstance(trace, dict) and all(isinstance(value, str) for value in trace.values())):
+    if trace != {} and not (isinstance(trace, dict) and all(isinstance(value, str) for value in trace.values())):
         trace = {}  # it is no part of what the job does
-    return Call(args, kwargs, [UUID(each) for each in stack], timeout, latest, trace)
+    return Call(args, kwargs, [UUID(each) for each in stack] if stack else stack, timeout, latest, trace)
 
 
 # --- errors
