@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, Self, cast
@@ -278,6 +278,12 @@ class App(Acting):
         if context is not None and not isinstance(context, Context):
             raise TypeError(f"a request brings its own arguments; what may follow it is the context of a task, not {context!r}")
         return await self._connected_client().submit(request, context, connection)
+
+    def _submit_call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Result[Any]]:
+        client = self._client
+        if client is None:
+            raise self._not_connected()
+        return client.submit_call(function, args, kwargs)
 
     async def _run(self, request: Request[Any], context: Context | None) -> Any:
         return await self._connected_client().run(request, context)

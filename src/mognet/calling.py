@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from types import FunctionType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from mognet.requests import Request
@@ -23,6 +24,9 @@ class Calling(Generic[C]):
 
     @abstractmethod
     async def _submit(self, request: Request[Any], context: C | None, connection: Any = None) -> Result[Any]: ...
+
+    def _submit_call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Result[Any]]:
+        return self._submit(self._make_request(function, args, kwargs), None)
 
     @abstractmethod
     async def _submit_many(self, requests: list[Request[Any]], context: C | None) -> list[Result[Any]]: ...
@@ -88,6 +92,8 @@ class Calling(Generic[C]):
         context's job. ``connection=`` (a psycopg connection to the engine's own database) submits inside its transaction: commit, and
         it runs; roll back, and it never was. Raises :class:`CouldNotSubmit`, and what :meth:`create_request` raises.
         """
+        if isinstance(request, FunctionType) and "context" not in kwargs and "connection" not in kwargs:
+            return await self._submit_call(request, args, kwargs)
         ours = isinstance(request, Request) or hasattr(kwargs.get("connection"), "cursor")  # a task may have an argument of that name
         connection = kwargs.pop("connection", None) if ours else None
         what, context = self._request(request, args, kwargs)

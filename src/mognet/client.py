@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from mognet.backend import ResultBackend
 from mognet.coalesce import Coalescer, Company
-from mognet.codec import Call, dump_call, dump_metadata
+from mognet.codec import NO_CALL, Call, dump_call, dump_metadata
 from mognet.config import AppConfig
 from mognet.context import Context, Inherited
 from mognet.control import CONTROL, RevokeMessage, write
 from mognet.engine import Engine
 from mognet.exceptions import CouldNotSubmit, ImproperlyConfigured, MognetError, NotStorable, ResultLost
+from mognet.ids import random_id
 from mognet.middleware import MiddlewareStack
 from mognet.outcomes import revoke
 from mognet.records import Job, new_record
-from mognet.registry import TaskRegistry
-from mognet.requests import Request
+from mognet.registry import Task, TaskRegistry
+from mognet.requests import DEFAULT_PRIORITY, LONGEST_NAME, Request, new_request
 from mognet.results import Result
 from mognet.scope import scope_metadata, scope_trace
 from mognet.states import FINAL, ResultState
@@ -66,12 +67,21 @@ class Client:
         [added] = await submit_on(connection, [job])
         return self._answer(job, added, None if added else await self._backend.get(job.id))
 
+    async def submit_call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result[Any]:
+        """Submit a call of a task's function. If nobody is to see or change the request, there is none."""
+        if self._middleware or scope_metadata():
+            return await self.submit(create_request(self._registry, function, args, kwargs), None)
+        task = self._registry.of(function)
+        task.check(args, kwargs)
+        return await self._send(self._plain_job(task, args, kwargs))
+
     async def _send(self, job: Job) -> Result[Any]:
-        if self._submit_here is not None and not self._company.is_expected() and self._submits.is_idle and self._submit_here(job):
-            await self._company.give_way()
-            return self._answer(job, True, None)
-        added = await self._sent(self._submits.add(job), job)
-        return self._answer(job, added, None if added else await self._backend.get(job.id))
+        if self._submit_here is None or self._company.is_expected() or not self._submits.is_idle or not self._submit_here(job):
+            added = await self._sent(self._submits.add(job), job)
+            return self._answer(job, added, None if added else await self._backend.get(job.id))
+        if self._company.is_waiting():
+            await asyncio.sleep(0)
+        return Result(new_record(job, time.time()), self._backend)
 
     async def submit_many(self, requests: Sequence[Request[Any]], context: Context | None) -> list[Result[Any]]:
         """Store requests and put them in line in one round trip, all or none."""
@@ -114,24 +124,38 @@ class Client:
         request = self._labelled(request, context)
         if self._middleware:
             await self._middleware.call("on_request_submitting", request, context=context)
-        deadline = request.deadline
+        stack, deadline, fixed = request.stack, request.deadline, request.model_fields_set
+        latest = deadline.timestamp() if isinstance(deadline, datetime) else None
         timeout = deadline.total_seconds() if isinstance(deadline, timedelta) else None
-        latest = deadline.timestamp() if deadline is not None and not isinstance(deadline, timedelta) else None
-        call = Call(list(request.args), request.kwargs, request.stack, timeout, latest, dict(scope_trace()))
         return Job(
             id=request.id,
             name=request.name,
-            queue=self.route(request),
-            body=write_call(request.name, call, limit=self._config.max_message_size),
+            queue=request.queue_name or self._route(request.name),
+            body=self._body(request.name, Call(list(request.args), request.kwargs, stack, timeout, latest)),
             metadata=dump_metadata(request.metadata, limit=self._config.max_metadata_size),
-            priority=self._priority(request),
+            priority=self._priority(request.name, request.priority if "priority" in fixed else None),
             delay=request.due_in(),
             parent=None if context is None else context.id,
-            root=request.stack[0] if request.stack else None,
+            root=stack[0] if stack else None,
             parent_token=None if context is None else context.token,
-            label=self._label(request),
+            label=self._label(request.args, request.kwargs) if request.kwargs_repr is None else _cut(request.kwargs_repr, MAX_LABEL),
             ttl=self._config.result_ttl.total_seconds(),
             latest=latest,
+        )
+
+    def _plain_job(self, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
+        """The job of a request for a task, if nobody wants to see that and nothing else is put into it."""
+        config, name = self._config, task.name
+        if len(name) > LONGEST_NAME:
+            Request(name=name)  # raises an error that says what is wrong
+        return Job(
+            random_id(),
+            name,
+            config.task_routes.get(name) or task.queue or config.default_task_route,
+            NO_CALL if not (args or kwargs or scope_trace()) else self._body(name, Call(list(args), kwargs, [], None, None)),
+            priority=DEFAULT_PRIORITY if task.priority is None else task.priority,
+            label=self._label(args, kwargs) if config.show_arguments else None,
+            ttl=config.result_ttl.total_seconds(),
         )
 
     def _labelled(self, request: Request[Any], context: Context | None) -> Request[Any]:
@@ -142,25 +166,25 @@ class Client:
             return request
         return request.model_copy(update={"metadata": {**labels, **scope, **request.metadata}})
 
-    def route(self, request: Request[Any]) -> str:
-        """The queue: the request's own, else the configured route, else the task's, else the default."""
-        if request.queue_name:
-            return request.queue_name
-        task = self._registry.find(request.name)
-        return self._config.task_routes.get(request.name) or (task and task.queue) or self._config.default_task_route
+    def _body(self, name: str, call: Call) -> bytes:
+        trace = scope_trace()
+        return write_call(name, call._replace(trace=dict(trace)) if trace else call, limit=self._config.max_message_size)
 
-    def _priority(self, request: Request[Any]) -> int:
-        task = self._registry.find(request.name)
-        if task is not None and task.priority is not None and "priority" not in request.model_fields_set:
-            return task.priority
-        return request.priority
+    def _route(self, name: str) -> str:
+        """The queue where a request does not say: the configured route, else the task's, else the default."""
+        task = self._registry.find(name)
+        return self._config.task_routes.get(name) or (task and task.queue) or self._config.default_task_route
 
-    def _label(self, request: Request[Any]) -> str | None:
-        if request.kwargs_repr is not None:
-            return _cut(request.kwargs_repr, MAX_LABEL)
+    def _priority(self, name: str, wanted: int | None = None) -> int:
+        if wanted is not None:
+            return wanted
+        task = self._registry.find(name)
+        return DEFAULT_PRIORITY if task is None or task.priority is None else task.priority
+
+    def _label(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         if not self._config.show_arguments:
             return None
-        shown = [repr(arg) for arg in request.args] + [f"{name}={value!r}" for name, value in request.kwargs.items()]
+        shown = [repr(arg) for arg in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
         return _cut(", ".join(_cut(each, MAX_SHOWN) for each in shown), MAX_LABEL)
 
     def create_request(self, function: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> Request[Any]:
@@ -185,7 +209,9 @@ def create_request(registry: TaskRegistry, function: Callable[..., Any], args: t
     """A request for a task's function. Raises :class:`InvalidTaskArguments`, :class:`UnknownTask`."""
     task = registry.of(function)
     task.check(args, kwargs)
-    return Request(name=task.name, args=args, kwargs=kwargs)
+    if len(task.name) > LONGEST_NAME:
+        return Request(name=task.name, args=args, kwargs=kwargs)  # which says what is wrong
+    return new_request(task.name, args, kwargs)
 
 
 def write_call(name: str, call: Call, *, limit: int) -> bytes:

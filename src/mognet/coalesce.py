@@ -14,7 +14,7 @@ R = TypeVar("R")
 CROWDED = 0.005
 """Seconds for which others are expected after two tasks have come within this time."""
 
-LONG_TURN = 0.001
+LONG_TURN = 0.002
 """Seconds after which a task that goes on without waiting lets others have their turn."""
 
 
@@ -92,20 +92,25 @@ class Company:
     """
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._task = 0
         self._came = self._crowded_until = self._turned = 0.0
 
     def is_expected(self) -> bool:
         """Called by each task that comes; answers whether it is one of several."""
-        now, task = monotonic(), id(asyncio.current_task())
+        now, task = monotonic(), id(asyncio.current_task(self._loop))
         if task != self._task and now < self._came + CROWDED:
             self._crowded_until = now + CROWDED
         self._task, self._came = task, now
         return now < self._crowded_until
 
-    async def give_way(self) -> None:
-        """Let others have their turn, if the present one has been long: for tasks that did what they came for without waiting."""
+    def is_waiting(self) -> bool:
+        """Whether the present turn has been long, so that others should have theirs; asked by a task that goes on without waiting.
+
+        Once it has said so, it takes that for done.
+        """
         now = monotonic()
-        if now > self._turned + LONG_TURN:
-            self._turned = now
-            await asyncio.sleep(0)
+        if now <= self._turned + LONG_TURN:
+            return False
+        self._turned = now
+        return True

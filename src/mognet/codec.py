@@ -232,14 +232,16 @@ class Call(NamedTuple):
 
 
 EMPTY_CALL = Call([], {}, [], None, None)
-_NO_CALL = b'{"v":1}'
+NO_CALL = b'{"v":1}'
+"""The body of a call without arguments, or anything else that would have to be stored."""
+
 _MOMENT = (int, float, type(None))
 
 
 def dump_call(call: Call) -> bytes:
     """The body of a job. Raises :class:`NotStorable`."""
     if call == EMPTY_CALL:
-        return _NO_CALL
+        return NO_CALL
     body: dict[str, Any] = {"v": 1}
     for field, value in zip(Call._fields, call, strict=True):
         if value is not None and (value or value == 0):
@@ -249,7 +251,7 @@ def dump_call(call: Call) -> bytes:
 
 def load_call(body: bytes) -> Call:
     """The call of a body. Raises ValueError if it is not one."""
-    if body == _NO_CALL:
+    if body == NO_CALL:
         return EMPTY_CALL
     data = from_json(body)
     if not isinstance(data, dict) or data.get("v") != 1:

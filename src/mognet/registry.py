@@ -91,6 +91,10 @@ class Task:
         return inspect.Signature(self._parameters[1:] if self.takes_context else self._parameters)
 
     @functools.cached_property
+    def _takes_arguments(self) -> bool:
+        return bool(self.signature.parameters)
+
+    @functools.cached_property
     def _hints(self) -> dict[str, Any]:
         function = inspect.unwrap(self.function)
         hints: dict[str, Any] = {}
@@ -139,14 +143,15 @@ class Task:
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise :class:`InvalidTaskArguments` if the task would not accept this call after it has been stored."""
-        self.arguments(args, kwargs)
+        if args or kwargs or self._takes_arguments:
+            self.arguments(args, kwargs)
 
     def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What to call the function with, validated and converted by its annotations, as they are after being stored.
 
         Raises :class:`InvalidTaskArguments`.
         """
-        if not args and not kwargs and not self.signature.parameters:
+        if not (args or kwargs or self._takes_arguments):
             return (), {}
         given = self._bind(args, kwargs)
         try:

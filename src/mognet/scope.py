@@ -5,7 +5,7 @@ Kept in context variables: it follows the code into the asyncio tasks and thread
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -48,14 +48,11 @@ def trace(fields: Mapping[str, str]) -> Iterator[None]:
         _trace.reset(token)
 
 
-def scope_metadata() -> Mapping[str, Any]:
-    """The metadata that a request submitted here gets."""
-    return _labels.get()
+scope_metadata: Callable[[], Mapping[str, Any]] = _labels.get
+"""The metadata that a request submitted here gets."""
 
-
-def scope_trace() -> Mapping[str, str]:
-    """The trace context that a request submitted here carries; in a task, that of its job."""
-    return _trace.get()
+scope_trace: Callable[[], Mapping[str, str]] = _trace.get
+"""The trace context that a request submitted here carries; in a task, that of its job."""
 
 
 def job_metadata() -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from mognet.engines.sql import session, writer
+from mognet.engines.sql.connection import PAGE
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.outcomes import Outcome, failed, invalid, merge_metadata, retry, revoke, revoked, set_ttl, succeeded
 from mognet.records import Job, Query, Token
@@ -35,7 +36,9 @@ async def test_a_submit_writes_few_pages(path: Path, monkeypatch: pytest.MonkeyP
         before = log.stat().st_size
         for _ in range(100):
             await engine.submit([make_job(body=b"x" * 300)])
-        assert (log.stat().st_size - before) / 4120 / 100 < 4.5
+        assert (log.stat().st_size - before) / (PAGE + 24) / 100 < 4.5
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA page_size").fetchone() == (PAGE,)
 
 
 def stored(path: Path, id: UUID) -> tuple[bytes | None, bytes | None]:

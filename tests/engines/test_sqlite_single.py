@@ -12,12 +12,12 @@ from uuid import uuid4
 import pytest
 
 from mognet import App
-from mognet.engines.sql import labels, pace, writer
+from mognet.engines.sql import labels, pace, single, writer
 from mognet.engines.sql.session import INLINE, Finish
-from mognet.engines.sql.signals import Waiter
+from mognet.engines.sql.signals import Signals, Waiter
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.exceptions import CouldNotSubmit
-from mognet.outcomes import Change
+from mognet.outcomes import Change, retry
 from mognet.records import Job, Query, Record
 from mognet.states import ResultState
 
@@ -71,6 +71,16 @@ async def test_a_job_is_the_same_either_way(path: Path) -> None:
         assert differing == {"seq", "id", "arrival"}
 
 
+def alone(engine: SQLiteEngine, job: Job) -> bool:
+    """As ``submit_here``, but it waits for the writer's thread, which may have just done something else."""
+    assert engine._writer is not None
+    with engine._writer._lock:
+        try:
+            return single.add(engine._writer._session, job)
+        except sqlite3.IntegrityError:
+            return False
+
+
 def labels_in(path: Path) -> list[tuple[str, bytes, bytes]]:
     """What is indexed: the path, the label, and the job's id."""
     with closing(sqlite3.connect(path)) as connection:
@@ -83,15 +93,14 @@ async def test_labels_are_the_same_either_way(path: Path) -> None:
     """Of none, one or several paths that are indexed; each job by one statement, which is a transaction in itself."""
     async with SQLiteEngine(path) as engine:
         await engine.declare({"a", "b.c"})
-        warm(engine)
         assert engine._writer is not None
         traced: list[str] = []
         found: list[tuple[str, bytes, bytes]] = []
         for metadata in (b'{"a":1}', b'{"z":0,"b":{"c":"x"},"a":[]}', b'{"z":1}', b'{"a":"y","b":5}'):
             one, two = make_job(metadata=metadata), make_job(metadata=metadata)
-            assert engine.submit_here(one._replace(id=uuid4()))  # whatever is made once is made now
+            assert alone(engine, one._replace(id=uuid4()))  # whatever is made once is made now
             engine._writer._session.connection.set_trace_callback(traced.append)
-            assert engine.submit_here(one)
+            assert alone(engine, one)
             engine._writer._session.connection.set_trace_callback(None)
             assert await engine.submit([two]) == [True]
             found += [row for row in labels_in(path) if row[2] in (one.id.bytes, two.id.bytes)]
@@ -106,11 +115,10 @@ async def test_labels_are_the_same_either_way(path: Path) -> None:
 async def test_a_known_id_leaves_no_label(path: Path) -> None:
     async with SQLiteEngine(path) as engine:
         await engine.declare({"a"})
-        warm(engine)
         job = make_job(metadata=b'{"a":1}')
-        assert engine.submit_here(job)
-        assert not engine.submit_here(job)
-        assert not engine.submit_here(job._replace(metadata=b'{"a":2}'))
+        assert alone(engine, job)
+        assert not alone(engine, job)
+        assert not alone(engine, job._replace(metadata=b'{"a":2}'))
         assert await engine.submit([job._replace(metadata=b'{"a":3}')]) == [False]
         assert labels_in(path) == [("a", b"1", job.id.bytes)]
 
@@ -118,20 +126,18 @@ async def test_a_known_id_leaves_no_label(path: Path) -> None:
 async def test_what_others_declare_is_for_the_usual_way(path: Path) -> None:
     async with SQLiteEngine(path) as engine, SQLiteEngine(path) as other:
         await engine.declare({"a"})
-        warm(engine)
         job = make_job(metadata=b'{"a":1,"b":2}')
         await other.declare({"b"})
-        assert not engine.submit_here(job)
+        assert not alone(engine, job)
         assert labels_in(path) == []
         assert await engine.submit([job]) == [True]
-        assert engine.submit_here(job._replace(id=uuid4()))
+        assert alone(engine, job._replace(id=uuid4()))
         assert [row[:2] for row in labels_in(path)] == [("a", b"1"), ("b", b"2")] * 2
 
 
 async def test_paths_that_were_never_committed_are_forgotten(path: Path) -> None:
     """A path declared in a transaction that is undone leaves its number to another, of another process."""
     async with SQLiteEngine(path) as engine, SQLiteEngine(path) as other:
-        warm(engine)
         assert engine._writer is not None
 
         def fails(session: writer.Session) -> Finish[None]:
@@ -142,7 +148,7 @@ async def test_paths_that_were_never_committed_are_forgotten(path: Path) -> None
             await engine._writer.put(fails)
         await other.declare({"a"})
         job = make_job(metadata=b'{"a":1,"mine":2}')
-        assert not engine.submit_here(job)
+        assert not alone(engine, job)
         assert await engine.submit([job]) == [True]
         assert labels_in(path) == [("a", b"1", job.id.bytes)]
 
@@ -163,6 +169,75 @@ async def test_order_is_that_of_arrival_whoever_submits(path: Path) -> None:
         claims = await two.claim("node", ["q"], 50, lease=10.0)
         assert [claim.token.id for claim in claims] == [job.id for job in jobs]
         assert len(await all_of(three)) == 20
+
+
+def rows_of(path: Path) -> list[tuple[bytes, float]]:
+    """Ids and times of creation, in the order of rows."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT id, created FROM job ORDER BY seq").fetchall()
+
+
+@pytest.mark.parametrize("metadata", [b"{}", b'{"a":1}'], ids=["bare", "labelled"])
+async def test_rows_stay_in_order_of_creation_whatever_others_do(path: Path, metadata: bytes) -> None:
+    now = [1_000_000.0]
+    async with SQLiteEngine(path, clock=lambda: now[0]) as one, SQLiteEngine(path, clock=lambda: now[0]) as two:
+        warm(one)
+        jobs = [make_job(metadata=metadata) for _ in range(9)]
+        assert one.submit_here(jobs[0])
+        await two.submit(jobs[1:3])
+        now[0] += 1
+        assert one.submit_here(jobs[3])
+        await two.submit(jobs[4:6])
+        await two.delete([jobs[3].id, jobs[5].id])  # the last of each: their numbers may be given again
+        now[0] += 1
+        assert one.submit_here(jobs[6])
+        await two.delete([jobs[6].id])
+        now[0] += 1
+        await two.submit([jobs[7]])
+        now[0] -= 2
+        assert not one.submit_here(jobs[8])  # the clock was set back: it would be older than one before it
+        assert await one.submit([jobs[8]]) == [True]
+    assert [id for id, _ in rows_of(path)] == [jobs[number].id.bytes for number in (0, 1, 2, 4, 7, 8)]
+    times = [created for _, created in rows_of(path)]
+    assert times == sorted(times)
+
+
+async def test_a_job_goes_behind_those_that_went_behind_all_others(path: Path) -> None:
+    now = [1_000_000.0]
+    async with SQLiteEngine(path, clock=lambda: now[0]) as engine:
+        warm(engine)
+        jobs = [make_job() for _ in range(3)]
+        for job in jobs[:2]:
+            assert engine.submit_here(job)
+        [claim] = await engine.claim("node", ["q"], 1, lease=10.0)
+        await engine.settle([retry(claim.token, 0.0)])
+        assert engine.submit_here(jobs[2])
+        claims = await engine.claim("node", ["q"], 3, lease=10.0)
+        assert [claim.token.id for claim in claims] == [jobs[1].id, jobs[0].id, jobs[2].id]
+
+
+async def test_while_changes_are_noted_each_is(path: Path) -> None:
+    async with SQLiteEngine(path) as engine:
+        warm(engine)
+        assert engine.submit_here(make_job())
+        since = (await engine.changes(None)).at
+        job = make_job()
+        assert not engine.submit_here(job)
+        assert await engine.submit([job]) == [True]
+        assert [changed.record.id for changed in (await engine.changes(since)).changed] == [job.id]
+
+
+async def test_whatever_others_declare_is_indexed(path: Path) -> None:
+    async with SQLiteEngine(path) as engine, SQLiteEngine(path) as other:
+        warm(engine)
+        assert engine.submit_here(make_job(metadata=b'{"a":"0"}'))
+        await other.declare(["a"])
+        jobs = [make_job(metadata=b'{"a":"1"}') for _ in range(2)]
+        assert not engine.submit_here(jobs[0])  # it does not know of the index yet
+        assert await engine.submit([jobs[0]]) == [True]
+        assert engine.submit_here(jobs[1])
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM label").fetchone() == (2,)
 
 
 async def test_a_known_id_is_left_alone(path: Path) -> None:
@@ -255,6 +330,20 @@ async def test_whoever_waits_is_woken(path: Path, monkeypatch: pytest.MonkeyPatc
             job = make_job()
             assert engine.submit_here(job)
             assert [claim.token.id for claim in await claiming] == [job.id]
+
+
+async def test_one_ring_for_all_of_a_turn(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rings: list[set[str]] = []
+    monkeypatch.setattr(Signals, "ring", lambda _, queues: rings.append(set(queues)))
+    async with SQLiteEngine(path) as engine:
+        warm(engine)
+        for queue in ("a", "b", "a"):
+            assert engine.submit_here(make_job(queue=queue))
+        assert rings == []
+        await asyncio.sleep(0)
+        assert rings == [{"a", "b"}]
+        assert engine.submit_here(make_job(queue="c"))
+    assert rings == [{"a", "b"}, {"c"}]  # before it was closed
 
 
 async def test_the_log_is_copied_into_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,13 +173,12 @@ async def test_tasks_that_come_one_long_after_the_other_are_alone(now: list[floa
         now[0] += CROWDED
 
 
-async def test_a_long_turn_ends(now: list[float]) -> None:
+async def test_who_goes_on_without_waiting_lets_others_have_their_turn_once_in_a_while(now: list[float]) -> None:
     company = Company()
-    turns: list[int] = []
-    await company.give_way()
-    asyncio.get_running_loop().call_soon(turns.append, 1)
-    await company.give_way()
-    assert turns == []
-    now[0] += 2 * LONG_TURN
-    await company.give_way()
-    assert turns == [1]
+    assert company.is_waiting()
+    assert not company.is_waiting()
+    now[0] += LONG_TURN / 2
+    assert not company.is_waiting()
+    now[0] += LONG_TURN
+    assert company.is_waiting()
+    assert not company.is_waiting()

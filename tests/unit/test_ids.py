@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from uuid import RFC_4122, UUID
 
-from mognet.ids import copy_id, is_copy, make_id, random_id
+import pytest
+
+from mognet.ids import AT_A_TIME, copy_id, is_copy, make_id, random_id
 
 
 def test_a_random_id_is_a_uuid_of_version_4() -> None:
@@ -20,6 +24,29 @@ def test_all_other_bits_are_random() -> None:
         seen_0 |= ~number
     fixed = 0xF000 << 64 | 0xC000 << 48
     assert seen_1 & seen_0 & (1 << 128) - 1 == (1 << 128) - 1 & ~fixed
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_gives_other_ids() -> None:
+    random_id()
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writes, b"".join([random_id().bytes for _ in range(AT_A_TIME)]))
+        os._exit(0)
+    os.close(writes)
+    with open(reads, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(child, 0)
+    theirs = {data[start : start + 16] for start in range(0, len(data), 16)}
+    assert len(theirs) == AT_A_TIME
+    assert theirs.isdisjoint({random_id().bytes for _ in range(AT_A_TIME)})
+
+
+def test_threads_share_no_id() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        ids = [id for some in pool.map(lambda _: [random_id() for _ in range(500)], range(16)) for id in some]
+    assert len(set(ids)) == 8000
 
 
 def test_an_id_of_a_number() -> None:

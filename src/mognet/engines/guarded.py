@@ -34,7 +34,8 @@ class GuardedEngine:
 
     def __init__(self, engine: Engine, *, deadline: float = 30.0, patience: float = 5.0) -> None:
         self._engine = engine
-        self._submit_here: Callable[[Job], bool] | None = getattr(engine, "submit_here", None)
+        self.submit_here: Callable[[Job], bool] | None = getattr(engine, "submit_here", None)
+        """Submits a job before it returns, on engines that can; False: nothing was done, use :meth:`submit`."""
         self._deadline = deadline
         self._patience = patience
 
@@ -51,10 +52,6 @@ class GuardedEngine:
 
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
         return await self._repeat("submit", lambda: self._engine.submit(jobs, enqueue=enqueue))
-
-    def submit_here(self, job: Job) -> bool:
-        """Submit a job before this returns, on engines that can. False: nothing was done; use :meth:`submit`."""
-        return self._submit_here is not None and self._submit_here(job)
 
     async def submit_on(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:
         """Submit inside the transaction of the caller's own connection, on engines that can."""

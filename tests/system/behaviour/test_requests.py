@@ -12,6 +12,7 @@ import pytest
 
 from mognet import App, Context, Middleware, Request, Result, ResultState
 from mognet.exceptions import CouldNotSubmit, NotConnected, Revoked, UnknownTask
+from mognet.scope import trace
 
 from .conftest import Gate, Lab, soon, state_is
 
@@ -35,6 +36,68 @@ def test_a_request_has_a_random_id_if_none_is_given() -> None:
     id = uuid4()
     assert Request(name="a", id=id).id == id
     assert Request(name="a", id=id).priority == 5
+
+
+def test_a_request_for_a_function_is_like_any_other(app: App) -> None:
+    @app.task(name="a")
+    async def work(x: int, *, y: int) -> None: ...
+
+    made = app.create_request(work, 1, y=2)
+    written = Request[None](name="a", args=(1,), kwargs={"y": 2}, id=made.id)
+    assert (made, made.model_fields_set - {"id"}) == (written, written.model_fields_set - {"id"})
+    assert made.model_dump() == Request.model_validate(made.model_dump()).model_dump() == written.model_dump()
+    assert (type(made.stack), type(made.metadata), made.model_extra) == (list, dict, None)
+    assert app.create_request(work, 1, y=2).metadata is not made.metadata
+    with pytest.raises(ValueError, match="priority"):
+        made.priority = 11
+    made.priority = 7
+    assert made.model_copy().priority == 7
+    assert "priority" in made.model_fields_set
+
+
+async def test_a_call_is_stored_like_its_request(lab: Lab) -> None:
+    app = await lab.connected(task_routes={"routed": "special"}, show_arguments=True)
+
+    @app.task(name="routed", queue="own", priority=2)
+    async def routed(x: int) -> None: ...
+
+    @app.task(name="queued", queue="own", priority=9)
+    async def queued(x: int = 1, *, y: str = "") -> None: ...
+
+    @app.task(name="bare")
+    def bare() -> None: ...
+
+    async def stored(result: Result[Any]) -> tuple[object, ...]:
+        [record] = await app.engine.get([result.id])
+        assert record is not None
+        shown = record._replace(id=result.id, root=None, created=0.0, due=0.0, place=0)
+        return (await app.engine.body(result.id), *shown[1:])
+
+    with trace({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}):
+        traced = await app.submit(bare), await app.submit(app.create_request(bare))
+    pairs = [
+        (await app.submit(routed, 1), await app.submit(app.create_request(routed, 1))),
+        (await app.submit(queued, 3, y="ä"), await app.submit(app.create_request(queued, 3, y="ä"))),
+        (await app.submit(queued), await app.submit(app.create_request(queued))),
+        (await app.submit(bare), await app.submit(app.create_request(bare))),
+        traced,
+    ]
+    for call, request in pairs:
+        assert await stored(call) == await stored(request)
+        assert call.record._replace(id=request.id, root=None, created=0.0, due=0.0) == request.record._replace(
+            root=None, created=0.0, due=0.0
+        )
+    assert len({await stored(call) for call, _ in pairs}) == len(pairs)
+
+
+async def test_a_name_that_is_too_long_is_refused(idle: App) -> None:
+    @idle.task(name="x" * 256)
+    def work() -> None: ...
+
+    with pytest.raises(ValueError, match="255"):
+        idle.create_request(work)
+    with pytest.raises(ValueError, match="255"):
+        await idle.submit(work)
 
 
 @pytest.mark.parametrize("priority", [-1, 11, 1000])

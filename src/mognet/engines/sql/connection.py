@@ -35,6 +35,9 @@ OLDEST_SQLITE = (3, 33, 0)
 PATIENCE = 30.0
 """Seconds to wait for other processes' transactions before giving up."""
 
+PAGE = 2048
+"""Bytes of a page in a new file."""
+
 WAL_KEPT = 16 * 1024 * 1024
 """Bytes to which the write-ahead log is cut when it starts anew."""
 
@@ -53,6 +56,8 @@ def _metadata_label(metadata: bytes, path: str) -> bytes | None:
 
 
 _PRAGMAS = (
+    # Of a file that is yet to be written. A submit writes three pages, whatever little of them changes.
+    f"page_size = {PAGE}",
     "foreign_keys = OFF",
     "temp_store = MEMORY",
     "cache_size = -16000",

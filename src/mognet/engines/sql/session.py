@@ -68,6 +68,15 @@ class Session:
     views: set[int] = field(default_factory=set)
     """For which numbers of labels the connection has a view: see single.py."""
     _whole: frozenset[str] = frozenset()
+    tip: int = field(init=False)
+    """The number of the last job that was stored alone; often nobody has added any since."""
+
+    cursor: sqlite3.Cursor = field(init=False)
+    """For statements without rows."""
+
+    def __post_init__(self) -> None:
+        self.cursor = self.connection.cursor()
+        self.tip = self.app << sql.APP_BITS
 
     def run(self, statement: str, *parameters: object) -> int:
         """Execute; answer how many rows changed."""

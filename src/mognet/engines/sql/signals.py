@@ -48,6 +48,7 @@ class Signals:
         self._subscribed: Counter[str] = Counter()
         self._waiters: set[Waiter] = set()
         self._rings = 0
+        self._to_ring: set[str] = set()
         self.reachable: bool | None = None
         """Whether other processes can ring here; None: not tried yet."""
 
@@ -107,6 +108,16 @@ class Signals:
         if self._doorbell.heard(LINE):
             body = json.dumps(list(queues)).encode()
             self._doorbell.send(LINE, [body if len(body) < LARGEST else b"[]"], keep=False)
+
+    def ring_soon(self, queue: str) -> None:
+        """Ring for this queue when the loop next has a turn, once for all that came until then; from the loop's thread."""
+        if not self._to_ring:
+            self._loop.call_soon(self._ring_now)
+        self._to_ring.add(queue)
+
+    def _ring_now(self) -> None:
+        queues, self._to_ring = self._to_ring, set()
+        self.ring(queues)
 
     def _wake(self, queues: frozenset[str]) -> None:
         for waiter in self._waiters:

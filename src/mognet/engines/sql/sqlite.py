@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import UUID
@@ -163,11 +162,12 @@ class SQLiteEngine:
 
         False: nothing was done, since the job is known, or not a plain one, or it would have to wait; :meth:`submit` does it.
         """
-        self._check_process()
+        if os.getpid() != self._pid:
+            self._check_process()
         writer, ears = self._writer, self._signals
-        if writer is None or ears is None or not single.is_plain(job) or not writer.at_once(partial(single.add, job=job)):
+        if writer is None or ears is None or not writer.at_once(single.add, job):
             return False
-        ears.ring((job.queue,))
+        ears.ring_soon(job.queue)
         return True
 
     async def submit_on(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:

@@ -22,11 +22,12 @@ from mognet.engines.sql.session import Finish, Operation, Session
 from mognet.exceptions import ConnectionError
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 MOST_INLINE = 128
 """Rows that the event loop's thread writes in one transaction: about a millisecond's work."""
 
-LOG_PAGES = 1_000
+LOG_PAGES = 1_500
 """Pages in the write-ahead log from which on it is copied into the file."""
 
 LONG_LOG = 2 * WAL_KEPT
@@ -83,23 +84,23 @@ class Writer(Desk):
                 self._inbox.put(task)
         return future
 
-    def at_once(self, statement: Callable[[Session], bool]) -> bool:
+    def at_once(self, statement: Callable[[Session, A], bool], argument: A) -> bool:
         """Execute something that is a transaction in itself and changes a row, before this returns.
 
         False: nothing was done, by the statement's own answer, or because somebody else is at it, the file is slow, or SQLite refuses.
         """
-        if not self._pace.is_quick() or self._gathered or not self._inbox.empty() or not self._lock.acquire(blocking=False):
+        if self._gathered or not self._pace.is_quick() or not self._inbox.empty() or not self._lock.acquire(False):
             return False
         try:
             if self._has_to_look():
                 return False
             begin = time.perf_counter()
-            if not statement(self._session):
+            if not statement(self._session, argument):
                 return False
             took = time.perf_counter() - begin
             self._pace.seen_inline(took, took)
             self._changes += 1
-            if self._log_is_full():
+            if self._changes * self._pages_per_change >= LOG_PAGES:
                 self._inbox.put(Task(_nothing, self._loop.create_future(), lambda: True))
             return True
         except sqlite3.Error:  # SQLite has undone it; why, is told to whoever tries again in the usual way
