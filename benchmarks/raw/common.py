@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from statistics import quantiles
 from typing import Protocol
 from uuid import uuid4
@@ -49,13 +50,13 @@ async def in_lanes(part: Callable[[int], Awaitable[None]], jobs: int) -> dict[st
     return span.stop()
 
 
-async def rates(client: Client, jobs: int, ones: int) -> None:
-    """Batches given and taken, batches given by one caller, and jobs given one by one."""
+async def rates(client: Client, jobs: int, ones: int, *, alone_by: int = BATCH) -> None:
+    """Batches given and taken, batches of ``alone_by`` given by one caller, and jobs given one by one."""
     async with client:
 
-        async def give(lane: int, lanes: int = LANES) -> None:
-            for _ in range(jobs // lanes // BATCH):
-                await client.give(lane, BATCH)
+        async def give(lane: int, lanes: int = LANES, batch: int = BATCH) -> None:
+            for _ in range(jobs // lanes // batch):
+                await client.give(lane, batch)
 
         async def take(lane: int) -> None:
             left = jobs // LANES
@@ -64,7 +65,7 @@ async def rates(client: Client, jobs: int, ones: int) -> None:
 
         given, taken = await in_lanes(give, jobs), await in_lanes(take, jobs)
         span = Span(jobs)
-        await give(0, 1)
+        await give(0, 1, alone_by)
         alone = span.stop()
         for _ in range(WARM):
             await client.give(0, 1)
@@ -94,7 +95,7 @@ async def work(client: Client) -> None:
         await client.serve()
 
 
-def main(make: Callable[[str], Client]) -> None:
+def main(make: Callable[[str], Client], *, alone_by: int = BATCH) -> None:
     """Run the command that the arguments name."""
     command, place, *numbers = sys.argv[1:]
-    asyncio.run({"rates": rates, "trips": trips, "work": work}[command](make(place), *map(int, numbers)))
+    asyncio.run({"rates": partial(rates, alone_by=alone_by), "trips": trips, "work": work}[command](make(place), *map(int, numbers)))

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, Unpack
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 from mognet.backend import job_id
 from mognet.client import Client, write_call
@@ -17,6 +17,7 @@ from mognet.context import AppFace
 from mognet.engine import Engine
 from mognet.exceptions import ConnectionError, CouldNotSubmit, InvalidQuery, MognetError, NotRetryable, ResultLost
 from mognet.finding import Filters, read_filters
+from mognet.ids import copy_id, is_copy
 from mognet.outcomes import rerun
 from mognet.records import Query, Record
 from mognet.registry import TaskRegistry
@@ -101,18 +102,24 @@ class Acting(AppFace):
         """Run the jobs once more that match (:class:`mognet.finding.Filters`) and ended FAILURE or INVALID; how many will run.
 
         What was revoked is left alone, unless ``state`` names REVOKED, and what cannot be run again is, too: the log says so. With
-        ``as_new`` there is one copy of each job, however often this is called. Raises :class:`InvalidQuery`, also if there is no filter.
+        ``as_new`` there is one copy of each job, however often this is called, and such copies are not copied themselves.
+        Raises :class:`InvalidQuery`, also if there is no filter.
         """
         query, wish = _query("retry_many", filters), _wish(None, None, delay)
         unfit: list[MognetError] = []
+        copies = 0
 
         async def act(record: Record) -> bool:
+            nonlocal copies
+            if as_new and is_copy(record.id):
+                copies += 1
+                return False
             try:
                 if not as_new:
                     await self._rerun(record, wish)
                     return True
                 # Its id follows from the job's end: whoever repeats this finds it there.
-                copy = uuid5(record.id, f"mognet:retry:{record.starts}:{record.finished}")
+                copy = copy_id(record.id, f"{record.starts}:{record.finished}")
                 if await self.result_backend.get(copy) is not None:
                     return False
                 await self._copy(record, copy, wish)
@@ -126,6 +133,10 @@ class Acting(AppFace):
         count = await self._each(_narrowed(query, FAILED if query.states else _BY_ITSELF), act)
         if unfit:
             _log.warning("%d jobs were left as they are; the first: %s", len(unfit), unfit[0])
+        if copies:
+            _log.warning(
+                "%d jobs are copies that such a call has made, and are not copied: without as_new, they run again themselves", copies
+            )
         return count
 
     async def delete_many(self, **filters: Unpack[Filters]) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, Self, cast
 from uuid import UUID, uuid4
@@ -30,6 +31,7 @@ from mognet.requests import Request
 from mognet.results import Result
 from mognet.services import Services
 from mognet.states import ResultState
+from mognet.underway import Underway
 from mognet.watching import Watch
 from mognet.worker import Worker
 
@@ -69,8 +71,10 @@ class App(Acting):
         self._starter: asyncio.Task[Any] | None = None
         self._given_up = False
         self._factory: tuple[Place, OpenEngine] | None = None
-        self._connecting: asyncio.Event | None = None
-        """While somebody connects: others wait for that, so that one engine is opened."""
+        self._connecting = Underway()
+        """Others wait for whoever connects, so that one engine is opened."""
+        self._preparing = Underway()
+        self._closing = Underway()
         self._engine: Engine | None = None
         self._backend: ResultBackend | None = None
         self._client: Client | None = None
@@ -103,16 +107,10 @@ class App(Acting):
 
     async def connect(self) -> None:
         """Open the engine, and import the modules of ``config.imports``; once connected, nothing happens."""
-        while self._connecting is not None:
-            await self._connecting.wait()
-        if self._engine is not None:
-            return
-        self._connecting = asyncio.Event()
-        try:
-            await self._connect()
-        finally:
-            self._connecting.set()
-            self._connecting = None
+        await self._connecting.over()
+        if self._engine is None:
+            with self._connecting:
+                await self._connect()
 
     async def _connect(self) -> None:
         self._import_modules()
@@ -144,13 +142,15 @@ class App(Acting):
         """Connect, and run a worker until the app is closed, or ``config.max_tasks`` jobs have run.
 
         ``burst=True``: until nothing is due and nothing runs. When cancelled, running jobs are handed back at once.
+        While somebody closes the app, this does not return before :meth:`close` is through.
         ``begin`` is called with the worker when the app is connected, before it claims its first job.
         """
         if self._starter is not None:
             raise ImproperlyConfigured(f"a worker of app {self.name!r} is running in this process already")
         self._starter = asyncio.current_task()
         try:
-            worker = await self._prepare(burst)
+            with self._preparing:
+                worker = await self._prepare(burst)
             if worker is None:
                 return
             await self._middleware.call("on_app_started", self)
@@ -159,11 +159,14 @@ class App(Acting):
             await worker.run()
         finally:
             self.worker = self._starter = None
+            await self._closing.over()
 
     async def _prepare(self, burst: bool) -> Worker | None:
         """A worker of an app that is connected; None: the app was closed before it was."""
-        self._started, self._given_up = True, False
+        self._given_up = False
         try:
+            await self._closing.over()
+            self._started = True
             await self._middleware.call("on_app_starting", self)
             await self._connect_patiently()
         except asyncio.CancelledError:
@@ -200,27 +203,42 @@ class App(Acting):
             await self.worker.stop(grace.total_seconds() if isinstance(grace, timedelta) else grace)
 
     async def close(self) -> None:
-        """Stop the worker, handing back at once what it runs, close services, and disconnect. :meth:`start` returns."""
+        """Stop the worker, handing back at once what it runs, close services, and disconnect. :meth:`start` returns.
+
+        When this returns the app is closed, also if another one closes it.
+        """
+        if self._closing.mine:  # a hook, or what a service does at its end
+            return
+        await self._closing.over()
+        with self._closing:
+            await self._give_up_starting()
+            if self._engine is not None:
+                await self._close(self._engine)
+
+    async def _give_up_starting(self) -> None:
+        """A worker that is not connected yet will not be."""
         if self._starter is not None and self.worker is None and self._starter is not asyncio.current_task():
             self._given_up = True
             self._starter.cancel()
-            await asyncio.wait([self._starter])
-        if self._engine is None:
-            return
-        started, self._started = self._started, False
-        if started:
+            await self._preparing.over()
+
+    async def _close(self, engine: Engine) -> None:
+        if self._started:
             await self._middleware.call("on_app_stopping", self)
         await self.stop(grace=0)
-        await self.services.close()
-        client, backend, engine = self._client, self._backend, self._engine
+        started, self._started = self._started, False
+        async with AsyncExitStack() as rest:  # also if this is cancelled: nobody comes back for what is left
+            if started:
+                rest.push_async_callback(self._middleware.call, "on_app_stopped", self)
+            rest.push_async_exit(engine)
+            for each in (self._backend, self._client):
+                if each is not None:
+                    rest.push_async_callback(each.close)
+            rest.callback(self._disconnect)
+            await self.services.close()
+
+    def _disconnect(self) -> None:
         self._engine = self._backend = self._client = self._loop = None
-        if client is not None:
-            await client.close()
-        if backend is not None:
-            await backend.close()
-        await engine.__aexit__(None, None, None)
-        if started:
-            await self._middleware.call("on_app_stopped", self)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -294,6 +312,8 @@ class App(Acting):
         *,
         root: UUID | str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        state: ResultState | str | Iterable[ResultState | str] | None = None,
         since: str | None = None,
     ) -> Watch:
         """What happens to jobs, as events: ``async for event in app.watch(id)``.
@@ -302,6 +322,7 @@ class App(Acting):
         * ``watch(root=id)``: each job of a tree as it is, then changes; ends when the root and all under it have ended.
         * ``watch(metadata={"tenant": "acme"})``: changes, from now on, of jobs whose metadata are so at that moment; a list of values
           means any of them, and dots lead into objects. Does not end by itself.
+        * ``watch(name="shop.order", state={"FAILURE", "INVALID"})``: the same by the task's name and by states, also beside ``metadata``.
         * ``watch()``: changes of all jobs, from now on. Does not end by itself.
 
         ``since``: an event's cursor, or one of :meth:`cursor`: go on from there. A job that changes more often than the watch is read is
@@ -309,7 +330,8 @@ class App(Acting):
         Raises :class:`InvalidQuery`, and while it is read :class:`ResultLost` and :class:`InvalidCursor`.
         """
         _, backend = self._connected()
-        return backend.hub.watch(None if id is None else job_id(id), None if root is None else job_id(root), metadata, since)
+        top, tree = (None if each is None else job_id(each) for each in (id, root))
+        return backend.hub.watch(top, tree, metadata, since, name=name, state=state)
 
     async def cursor(self) -> str:
         """A cursor for :meth:`watch` to go on from this moment."""

@@ -63,6 +63,18 @@ class Calling(Generic[C]):
     @overload
     async def submit(self, request: Request[R], /, context: C | None = None, *, connection: Any = None) -> Result[R]: ...
     @overload
+    async def submit(
+        self, function: Callable[..., Awaitable[R]], /, *args: Any, context: C | None, connection: Any = None, **kwargs: Any
+    ) -> Result[R]: ...
+    @overload
+    async def submit(
+        self, function: Callable[..., R], /, *args: Any, context: C | None, connection: Any = None, **kwargs: Any
+    ) -> Result[R]: ...
+    @overload
+    async def submit(self, function: Callable[..., Awaitable[R]], /, *args: Any, connection: Any, **kwargs: Any) -> Result[R]: ...
+    @overload
+    async def submit(self, function: Callable[..., R], /, *args: Any, connection: Any, **kwargs: Any) -> Result[R]: ...
+    @overload
     async def submit(self, function: Callable[Concatenate[C, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Result[R]: ...
     @overload
     async def submit(self, function: Callable[Concatenate[C, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Result[R]: ...
@@ -73,7 +85,7 @@ class Calling(Generic[C]):
     async def submit(self, request: Any, /, *args: Any, **kwargs: Any) -> Result[Any]:
         """Store a request, or a call of a function, and put it in line. When this returns, it is not lost any more.
 
-        A function's options (``context=``) are unknown to type checkers, a request's are not:
+        Beside ``context=`` and ``connection=``, type checkers do not compare a function's arguments; they do with a request:
         ``submit(create_request(function, …), context=context)``.
 
         Submitting an id that is known changes nothing and gives its result. ``context=`` makes the job a child of that
@@ -97,6 +109,10 @@ class Calling(Generic[C]):
 
     @overload
     async def run(self, request: Request[R], /, context: C | None = None) -> R: ...
+    @overload
+    async def run(self, function: Callable[..., Awaitable[R]], /, *args: Any, context: C | None, **kwargs: Any) -> R: ...
+    @overload
+    async def run(self, function: Callable[..., R], /, *args: Any, context: C | None, **kwargs: Any) -> R: ...
     @overload
     async def run(self, function: Callable[Concatenate[C, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload

@@ -10,6 +10,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -37,6 +38,9 @@ MAX_DEPTH = 64
 
 MAX_NESTING = 190
 """How deep they may stand in each other in a value: the parser takes 200, and values are stored inside of other things."""
+
+MAX_REMEMBERED = 100
+"""Characters of a key and its text whose JSON is remembered."""
 
 MAX_DIGITS = 4300
 """Digits of an integer that the parser takes."""
@@ -91,13 +95,26 @@ def dump_metadata(metadata: Mapping[str, Any], *, limit: int | None = None) -> b
     """A JSON object of metadata. :class:`InvalidMetadata` names the key that cannot be stored."""
     if not metadata:
         return b"{}"
-    data = _dump_texts(metadata)
+    data = _dump_label(metadata) if len(metadata) == 1 else _dump_texts(metadata)
     if data is None:
         data = b"{" + b",".join([b"%b:%b" % (_dump_key(key), _dump_item(key, value)) for key, value in metadata.items()]) + b"}"
     if limit is not None and len(data) > limit:
         largest = max(metadata, key=lambda key: len(_dump_item(key, metadata[key])))
         raise InvalidMetadata(f"metadata of {len(data)} bytes is more than max_metadata_size={limit}; the largest key is {largest!r}")
     return data
+
+
+def _dump_label(metadata: Mapping[str, Any]) -> bytes | None:
+    """The same of one text, which often is that of many jobs."""
+    [(key, value)] = metadata.items()
+    if type(key) is str and type(value) is str and len(key) + len(value) <= MAX_REMEMBERED:
+        return _dump_text(key, value)
+    return _dump_texts(metadata)
+
+
+@lru_cache(maxsize=1000)
+def _dump_text(key: str, value: str) -> bytes | None:
+    return _dump_texts({key: value})
 
 
 def _dump_texts(metadata: Mapping[str, Any]) -> bytes | None:
@@ -217,6 +234,7 @@ class Call(NamedTuple):
 EMPTY_CALL = Call([], {}, [], None, None)
 NO_CALL = b'{"v":1}'
 """The body of a call without arguments, or anything else that would have to be stored."""
+_MOMENT = (int, float, type(None))
 
 
 def dump_call(call: Call) -> bytes:
@@ -241,12 +259,12 @@ def load_call(body: bytes) -> Call:
     timeout, latest = data.get("timeout"), data.get("latest")
     if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(stack, list)):
         raise ValueError("this is not a call: args, kwargs or stack are of another kind")
-    if not all(moment is None or isinstance(moment, int | float) for moment in (timeout, latest)):
+    if not (isinstance(timeout, _MOMENT) and isinstance(latest, _MOMENT)):
         raise ValueError("this is not a call: timeout or latest is not a number")
     trace = data.get("trace", {})
-    if not (isinstance(trace, dict) and all(isinstance(value, str) for value in trace.values())):
+    if trace != {} and not (isinstance(trace, dict) and all(isinstance(value, str) for value in trace.values())):
         trace = {}  # it is no part of what the job does
-    return Call(args, kwargs, [UUID(each) for each in stack], timeout, latest, trace)
+    return Call(args, kwargs, [UUID(each) for each in stack] if stack else stack, timeout, latest, trace)
 
 
 # --- errors

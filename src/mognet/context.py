@@ -218,16 +218,21 @@ class Context(Calling["Context"]):
         """
         await self._progress().say(done, total, message)
 
-    def track(self, items: Iterable[T] | AsyncIterable[T], total: float | None = None) -> AsyncIterator[T]:
+    def track(
+        self, items: Iterable[T] | AsyncIterable[T], total: float | None = None, message: str | Callable[[T], str | None] | None = None
+    ) -> AsyncIterator[T]:
         """The items, one by one, while progress is told: ``async for item in context.track(items)``.
 
-        An item counts as done when the next is asked for. ``total`` is their number if they have one.
+        An item counts as done when the next is asked for. ``total`` is their number if they have one. ``message`` is said beside it; a
+        function is asked about each item as it is handed out: ``message="packing {}".format``.
         """
-        return track(self._progress(), items, total)
+        return track(self._progress(), items, total, message)
 
-    def track_sync(self, items: Iterable[T], total: float | None = None) -> Iterator[T]:
+    def track_sync(
+        self, items: Iterable[T], total: float | None = None, message: str | Callable[[T], str | None] | None = None
+    ) -> Iterator[T]:
         """The same for ``def`` tasks: ``for item in context.track_sync(items)``. Raises :class:`AttemptLost` once the job is stopped."""
-        return track_sync(self._progress(), items, total)
+        return track_sync(self._progress(), items, total, message)
 
     def _progress(self) -> Reporter:
         if self._reporter is None:

@@ -205,8 +205,11 @@ class Engine(Protocol):
 
     # what a job logs
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
-        """Add lines to the job's log, of which the last ``keep`` stay, as long as the record. False: claim lost, nothing written."""
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
+        """Add lines to the logs of jobs; of each the last ``keep`` stay, as long as the record.
+
+        For a token that is missing from the answer nothing was written: it lost its job.
+        """
         ...
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:

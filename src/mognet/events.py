@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from uuid import UUID
 from mognet.codec import loads
 from mognet.cursors import read_cursor, read_place, write_cursor
 from mognet.exceptions import InvalidCursor, InvalidQuery
-from mognet.finding import read_metadata
+from mognet.finding import read_filters
 from mognet.labels import labels
 from mognet.progress import Progress, load_progress
 from mognet.records import Place, Query, Record
@@ -32,7 +31,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A job as it was read after something changed in it. What happened between two readings is one event."""
+    """A job as it was read after something changed in it. What happened between two readings is one event.
+
+    What a :class:`mognet.Result` tells, too, has the same name there.
+    """
 
     cursor: str
     """Given as ``since`` to a new watch of the same jobs, it goes on behind this event."""
@@ -46,12 +48,12 @@ class Event:
     """All of the job's metadata."""
     changed: frozenset[str]
     """The keys of it whose value this watch has not told yet: all, for a job that it tells for the first time, or lost sight of."""
-    queue: str
-    node: str | None
+    queue_name: str
+    node_id: str | None
     """The worker that runs it, or ran it last."""
-    parent: UUID | None
+    parent_id: UUID | None
     """The job that submitted it."""
-    root: UUID
+    root_id: UUID
     """The topmost job of its tree; its own id if it has no parent."""
     record: Record = field(repr=False)
     """The job as the engine keeps it."""
@@ -71,15 +73,15 @@ class Event:
             "progress": None if self.progress is None else self.progress.to_dict(),
             "metadata": self.metadata,
             "changed": sorted(self.changed),
-            "queue": self.queue,
-            "node": self.node,
-            "parent": None if self.parent is None else str(self.parent),
-            "root": str(self.root),
+            "queue": self.queue_name,
+            "node_id": self.node_id,
+            "parent_id": None if self.parent_id is None else str(self.parent_id),
+            "root_id": str(self.root_id),
         }
 
 
 class Want(NamedTuple):
-    """Which jobs are watched: one, a tree, those with such metadata, or all."""
+    """Which jobs are watched: one, a tree, those that are so, or all."""
 
     query: Query = Query()
     id: UUID | None = None
@@ -90,32 +92,37 @@ class Want(NamedTuple):
         """The job whose end may end the watch."""
         return self.id or self.root
 
+    def fits(self, record: Record, found: Mapping[str, bytes]) -> bool:
+        """Whether a job is as it is wanted; ``found`` are the labels of its metadata."""
+        query = self.query
+        return (
+            (query.name is None or record.name == query.name)
+            and (not query.states or record.state in query.states)
+            and all(found.get(each.path) in each.labels for each in query.metadata)
+        )
 
-def make_want(id: UUID | None, root: UUID | None, metadata: Mapping[str, Any] | None) -> Want:
+
+def make_want(id: UUID | None, root: UUID | None, filters: Mapping[str, Any]) -> Want:
     """What the arguments ask for. Raises :class:`InvalidQuery`."""
-    if (id is not None) + (root is not None) + (metadata is not None) > 1:
-        raise InvalidQuery("watch one job by its id, a tree by root=, jobs by metadata=, or all of them: not two of these at once")
+    given = {name: value for name, value in filters.items() if value is not None}
+    if (id is not None) + (root is not None) + bool(given) > 1:
+        raise InvalidQuery(
+            "watch one job by its id, a tree by root=, jobs by metadata=, name= and state=, or all of them: not two of these"
+        )
     if id is not None:
         return Want(Query(id_prefix=id.hex), id=id)
     if root is not None:
         return Want(Query(root=root), root=root)
-    if metadata is not None and not metadata:
+    if given.get("metadata") == {}:
         raise InvalidQuery("metadata={} says nothing: leave it out to watch all jobs")
-    return Want(Query(metadata=read_metadata(metadata)))
+    return Want(read_filters("watch", given))
 
 
 class Walk(NamedTuple):
     """A walk through the jobs as they are, beside the changes."""
 
-    since: float | None = None
-    """Only those that have not ended, or that were created or ended since; None: all."""
     place: Place | None = None
     """Behind this one."""
-
-    def tells(self, record: Record) -> bool:
-        """Whether a record is told."""
-        since = self.since
-        return since is None or not record.done or record.created >= since or (record.finished or 0.0) >= since
 
 
 class Spot(NamedTuple):
@@ -123,38 +130,28 @@ class Spot(NamedTuple):
 
     at: str
     """In the order of changes."""
-    time: float
-    """The engine's clock at that moment."""
     walk: Walk | None = None
 
     def cursor(self, identity: str) -> str:
         """The cursor."""
         if self.walk is None:
-            return write_cursor("watch", identity, self.at, self.time)
+            return write_cursor("watch", identity, self.at)
         place = self.walk.place or Place(0.0, 0, UUID(int=0))
-        since = -1.0 if self.walk.since is None else self.walk.since
-        return write_cursor("watch", identity, self.at, self.time, since, place.created, place.place, place.id.hex)
+        return write_cursor("watch", identity, self.at, place.created, place.place, place.id.hex)
 
 
 def read_spot(identity: str, cursor: str) -> Spot:
     """What a cursor says. Raises :class:`InvalidCursor`."""
     try:
         match read_cursor("watch", identity, cursor):
-            case [str(at), time]:
-                return Spot(at, _moment(time))
-            case [str(at), time, since, created, place, id]:
-                behind = read_place(created, place, id)
-                return Spot(at, _moment(time), Walk(None if since == -1 else _moment(since), behind))
-    except (ValueError, TypeError, OverflowError) as error:
+            case [str(at)]:
+                return Spot(at)
+            case [str(at), created, place, id]:
+                return Spot(at, Walk(read_place(created, place, id)))
+    except ValueError as error:
         if isinstance(error, InvalidCursor):
             raise
     raise InvalidCursor("the cursor is of a form that this version of mognet does not know")
-
-
-def _moment(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(value)
-    return float(value)
 
 
 class Entry(NamedTuple):
@@ -182,7 +179,7 @@ class Box:
         self.want: Want = want
         self.since: str | None = since
         self.phase: Phase = Phase.NEW
-        self.spot: Spot = Spot("", 0.0)
+        self.spot: Spot = Spot("")
         """From where it reads on by itself; while it is live, up to where all has been told."""
         self.arrived: asyncio.Event = asyncio.Event()
         self.error: Exception | None = None
@@ -277,13 +274,10 @@ class Audience:
 
     def of(self, record: Record) -> list[Box]:
         """The boxes that a record goes into."""
-        boxes = [*self._all, *self._by_id.get(record.id, ()), *self._by_root.get(record.root or record.id, ())]
-        if self._paths:
-            found = labels(record.metadata, self._paths)
-            for path in found.keys() & self._ways.keys():
-                some = self._by_label.get((path, found[path]), ())
-                boxes += [box for box in some if all(found.get(each.path) in each.labels for each in box.want.query.metadata)]
-        return boxes
+        boxes = [*self._by_id.get(record.id, ()), *self._by_root.get(record.root or record.id, ())]
+        found = labels(record.metadata, self._paths) if self._paths else {}
+        some = [self._all, *(self._by_label.get((path, found[path]), ()) for path in found.keys() & self._ways.keys())]
+        return boxes + [box for each in some for box in each if box.want.fits(record, found)]
 
     def tops(self) -> list[UUID]:
         """The jobs and roots that are watched."""
@@ -350,10 +344,10 @@ class Memory:
             progress=load_progress(record.progress),
             metadata=metadata,
             changed=_changed(before, record, metadata),
-            queue=record.queue,
-            node=record.node,
-            parent=record.parent,
-            root=record.root or record.id,
+            queue_name=record.queue,
+            node_id=record.node,
+            parent_id=record.parent,
+            root_id=record.root or record.id,
             record=record,
         )
 

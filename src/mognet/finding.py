@@ -24,6 +24,9 @@ Order = Literal["newest", "oldest"]
 MAX_VALUES = 1000
 """Values that one question may ask for, all its keys together."""
 
+MOST_TOLD = 1000
+"""Keys of which a process says that they are not indexed: callers may have chosen them, and what has been said is remembered."""
+
 LONG_GROUPS = 100
 """Groups whose value is too long for its label, and is looked up: the largest ones."""
 
@@ -246,24 +249,30 @@ class Indexes:
         return cls(engine, declared, await engine.declare(declared) if declared else declared)
 
     async def warn(self, query: Query, by: str = "state") -> None:
-        """Say, once for each key in this process, that the engine has to look at every job to find by it, and what helps."""
+        """Say, once for each key in this process, that the engine has to look at every job to find by it, and what helps.
+
+        After :data:`MOST_TOLD` keys no more is said: so many are not chosen by whoever wrote the program.
+        """
         paths = [each.path for each in query.metadata]
         asked = [*paths, by.removeprefix(METADATA)] if by.startswith(METADATA) else paths
         if query.root is not None or query.parent is not None or not self._whole.isdisjoint(paths) or _told.issuperset(asked):
             return
+        if len(_told) >= MOST_TOLD:
+            return
         if not self._whole.issuperset(self._declared):  # somebody may have completed them since
             self._whole = await self._engine.declare(self._declared)
         for path in asked if self._whole.isdisjoint(paths) else ():
-            if path in _told or path in self._whole:
+            if path in _told or path in self._whole or len(_told) >= MOST_TOLD:
                 continue
             _told.add(path)
-            why, remedy = (
-                ("its index is not complete", "run")
-                if path in self._declared
-                else ("it has no index", "add it to AppConfig.searchable_metadata, and run")
+            why = (
+                "its index is not complete:" if path in self._declared else "it has no index. Add it to AppConfig.searchable_metadata, and"
             )
-            _log.warning("every job is looked at to find by the metadata key %r, since %s: %s `mognet store reindex`", path, why, remedy)
+            last = f" No other key is named after these {MOST_TOLD}." if len(_told) == MOST_TOLD else ""
+            _log.warning("every job is looked at to find by the metadata key %r: %s %s%s", path, why, _REINDEX, last)
 
+
+_REINDEX = "run `mognet APP store reindex` once, APP being the app's MODULE:ATTRIBUTE, as for `mognet APP run`."
 
 _told: set[str] = set()
 """Keys of which this process has said so."""

@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, TextIO
 
+from mognet.coalesce import Coalescer
 from mognet.engine import Engine
 from mognet.entries import PRINT, pack, pack_record
 from mognet.exceptions import MognetError
@@ -23,6 +24,9 @@ FLUSH_EVERY = 0.5
 
 PATIENCE = 5.0
 """Seconds that the last lines of a job may take to be written, before its end is stored without them."""
+
+MOST_PAGES = 200
+"""Jobs whose lines are written in one go."""
 
 FULL_LINE = 10_000
 """Characters without an end of line after which one is made."""
@@ -82,6 +86,7 @@ class JobLogs:
         self._keep = keep
         self._prints = prints
         self._books: set[Book] = set()
+        self._pages: Coalescer[tuple[Token, list[bytes]], bool] = Coalescer(self._write, limit=MOST_PAGES)
 
     def open(self, token: Token) -> None:
         """From here on, what this asyncio task logs, and what it starts, is kept for this attempt."""
@@ -102,18 +107,32 @@ class JobLogs:
             async with asyncio.timeout(PATIENCE), book.writing:
                 lines = book.take(all=True)
                 if lines:
-                    await self._engine.log(book.token, lines, keep=self._keep)
+                    await self._pages.add((book.token, lines))
         except (MognetError, TimeoutError) as error:
             _log.warning("the last log lines of job %s are lost (%d of them): %s", book.token.id, len(lines or book.take(all=True)), error)
 
+    async def _write(self, pages: Sequence[tuple[Token, list[bytes]]]) -> list[bool]:
+        """What several jobs have logged goes together."""
+        lines: dict[Token, list[bytes]] = {}
+        for token, page in pages:
+            lines.setdefault(token, []).extend(page)
+        held = await self._engine.log(lines, keep=self._keep)
+        return [token in held for token, _ in pages]
+
     async def run(self) -> None:
-        """Write now and then, until cancelled."""
+        """Write now and then, until cancelled; and what is left then is of attempts that could not be ended."""
         if not self._keep:
             return
         with _Listening(prints=self._prints):
-            while True:
-                await asyncio.sleep(FLUSH_EVERY)
-                await asyncio.gather(*(self._flush(book) for book in list(self._books)))
+            try:
+                while True:
+                    await asyncio.sleep(FLUSH_EVERY)
+                    await self._flush_all()
+            finally:
+                await self._flush_all()
+
+    async def _flush_all(self) -> None:
+        await asyncio.gather(*(self._flush(book) for book in list(self._books)))
 
     async def _flush(self, book: Book) -> None:
         async with book.writing:
@@ -121,7 +140,7 @@ class JobLogs:
             if not lines:
                 return
             try:
-                await self._engine.log(book.token, lines, keep=self._keep)
+                await self._pages.add((book.token, lines))
             except MognetError as error:
                 book.put_back(lines)
                 _log.debug("log lines cannot be written yet: %s", error)
@@ -149,6 +168,10 @@ class _Printed:
         if book is not None and book.prints:
             book.print(text)
         return self._below.write(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._below, name)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from mognet.backoff import Backoff, worth_saying
 from mognet.engine import Engine, OpenEngine, until_back
@@ -22,6 +23,20 @@ _ENTER = Backoff(base=0.1, cap=30.0)
 _log = logging.getLogger(__name__)
 
 
+class Kept(Protocol):
+    """An attempt whose lease is kept."""
+
+    @property
+    def token(self) -> Token:
+        """Proof of owning the job."""
+        ...
+
+    @property
+    def task_name(self) -> str:
+        """For the log."""
+        ...
+
+
 class LeaseKeeper:
     """Extends leases every third of their length, whatever the worker's event loop is doing.
 
@@ -34,7 +49,9 @@ class LeaseKeeper:
         self._lease = lease
         self._max_block = max_block
         self._lost = lost
-        self._tokens: dict[Token, str] = {}
+        self._kept: set[Kept] = set()
+        self._looks_soon = False
+        """The thread will look within a third of a lease, and need not be woken: to wake it costs the worker's own thread time, too."""
         self._worker_loop = asyncio.get_running_loop()
         self._asked: float | None = None
         self._blamed = False
@@ -60,16 +77,16 @@ class LeaseKeeper:
         else:
             self._thread.join()
 
-    def add(self, token: Token, name: str) -> None:
-        """Keep a lease from now on; ``name`` is the task's, for the log."""
-        idle = not self._tokens
-        self._tokens[token] = name
-        if idle:
+    def add(self, attempt: Kept) -> None:
+        """Keep its lease from now on."""
+        idle = not self._kept
+        self._kept.add(attempt)
+        if idle and not self._looks_soon:
             self._nudge()
 
-    def discard(self, token: Token) -> None:
+    def discard(self, attempt: Kept) -> None:
         """Keep it no longer."""
-        self._tokens.pop(token, None)
+        self._kept.discard(attempt)
 
     def _nudge(self) -> None:
         if self._loop is not None and self._wake is not None:
@@ -144,11 +161,14 @@ class LeaseKeeper:
         """Wait a third of a lease; without end while there is nothing to keep. False: something has changed meanwhile."""
         period = self._lease / 3
         due = time.monotonic() + period
-        if await self._pause(period if self._tokens else None):
+        self._looks_soon = bool(self._kept)
+        changed = await self._pause(period if self._looks_soon else None)
+        self._looks_soon = False
+        if changed:
             return False
         if time.monotonic() - due > period:
             self._asked = None  # this thread stood still, too: the process was stopped, and its loop has had no time to answer
-        return bool(self._tokens)
+        return bool(self._kept)
 
     async def _pause(self, seconds: float | None) -> bool:
         """Wait, at most so long, until something has changed; whether it has."""
@@ -162,13 +182,16 @@ class LeaseKeeper:
         return True
 
     async def _renew(self, engine: Engine) -> None:
-        tokens = list(self._tokens)
+        tokens = self._tokens()
         if not tokens:
             return
         held = await engine.extend(tokens, self._lease)
-        lost = {token for token in tokens if token not in held and token in self._tokens}
-        if lost:
+        lost = {token for token in tokens if token not in held}
+        if lost and (lost := lost.intersection(self._tokens())):
             self._tell(self._lost, lost)
+
+    def _tokens(self) -> list[Token]:
+        return [attempt.token for attempt in list(self._kept)]  # a copy, which is made in one step: the worker's thread goes on
 
     def _worker_turns(self) -> bool:
         """Whether the worker's loop still turns: it has answered the last question, or has had less than ``max_block`` for it."""
@@ -200,6 +223,6 @@ class LeaseKeeper:
             task = asyncio.current_task(self._worker_loop)
             if task is not None:
                 name = task.get_name()
-                jobs = [f"{name}[{token.id}]" for token, each in list(self._tokens.items()) if each == name]
+                jobs = [f"{name}[{each.token.id}]" for each in list(self._kept) if each.task_name == name]
                 return jobs[0] if len(jobs) == 1 else name
-        return " or ".join(list(self._tokens.values())[:3]) or "something"
+        return " or ".join([each.task_name for each in list(self._kept)][:3]) or "something"

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, SupportsFloat, TypeVar
+from typing import Any, Generic, SupportsFloat, TypeVar
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
@@ -220,30 +220,60 @@ class Reporter:
                     await self._write_last()
 
 
-async def track(report: Reporter, items: Iterable[T] | AsyncIterable[T], total: float | None) -> AsyncIterator[T]:
+Message = str | Callable[[T], str | None] | None
+"""What is said beside the numbers; a function is asked about each item as it is handed out."""
+
+
+async def track(report: Reporter, items: Iterable[T] | AsyncIterable[T], total: float | None, message: Message[T]) -> AsyncIterator[T]:
     """The items, one by one; each counts as done when the next is asked for."""
-    total = _length(items) if total is None else total
-    done = 0
-    await report.say(done, total, None)
+    count = _Count(_length(items) if total is None else total, message)
+    await report.say(*count.now())
     if isinstance(items, AsyncIterable):
         async for item in items:
+            if count.begin(item):
+                await report.say(*count.now())
             yield item
-            done += 1
-            await report.say(done, total, None)
+            await report.say(*count.end())
     else:
         for item in items:
+            if count.begin(item):
+                await report.say(*count.now())
             yield item
-            done += 1
-            await report.say(done, total, None)
+            await report.say(*count.end())
 
 
-def track_sync(report: Reporter, items: Iterable[T], total: float | None) -> Iterator[T]:
+def track_sync(report: Reporter, items: Iterable[T], total: float | None, message: Message[T]) -> Iterator[T]:
     """The same for a thread."""
-    total = _length(items) if total is None else total
-    report.note_from_thread(0, total, None)
-    for done, item in enumerate(items, 1):
+    count = _Count(_length(items) if total is None else total, message)
+    report.note_from_thread(*count.now())
+    for item in items:
+        if count.begin(item):
+            report.note_from_thread(*count.now())
         yield item
-        report.note_from_thread(done, total, None)
+        report.note_from_thread(*count.end())
+
+
+class _Count(Generic[T]):
+    """How many items are done, and what is said beside that."""
+
+    def __init__(self, total: float | None, message: Message[T]) -> None:
+        self._done, self._total = 0, total
+        self._ask: Callable[[T], str | None] | None = message if callable(message) else None
+        self._text: str | None = None if callable(message) else message
+
+    def now(self) -> tuple[int, float | None, str | None]:
+        return self._done, self._total, self._text
+
+    def begin(self, item: T) -> bool:
+        """An item is handed out; whether there is something to be said about it."""
+        if self._ask is None:
+            return False
+        self._text = self._ask(item)
+        return True
+
+    def end(self) -> tuple[int, float | None, str | None]:
+        self._done += 1
+        return self.now()
 
 
 def _length(items: object) -> int | None:

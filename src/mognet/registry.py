@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import Annotated, Any, NamedTuple, NotRequired, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
@@ -32,6 +32,14 @@ DEFAULT_BACKOFF = Backoff()
 _UNTYPED = (Any, inspect.Parameter.empty)
 _NAME = r"\s*['\"]?(?:\w+\.)*Context['\"]?\s*"
 _CONTEXT_TEXT = re.compile(rf"{_NAME}(?:\|\s*None\s*)?|\s*None\s*\|{_NAME}|\s*(?:\w+\.)?Optional\[{_NAME}\]\s*")
+
+
+class _Simple(NamedTuple):
+    """Names of parameters."""
+
+    by_position: tuple[str, ...]
+    all: frozenset[str]
+    required: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +166,37 @@ class Task:
             except ValidationError as error:
                 details = error.errors(include_url=False, include_context=False, include_input=False)
                 raise InvalidTaskArguments([InvalidErrorInfo(e["loc"], e["msg"], e["type"]) for e in details], self.name) from error
-        bound = inspect.BoundArguments(self.signature, converted)
-        return bound.args, bound.kwargs
+        if self._simple is None:
+            bound = inspect.BoundArguments(self.signature, converted)
+            return bound.args, bound.kwargs
+        first = []
+        for name in self._simple.by_position:
+            if name not in converted:
+                break
+            first.append(converted.pop(name))
+        return tuple(first), converted
+
+    @functools.cached_property
+    def _simple(self) -> _Simple | None:
+        """What is needed to bind arguments, unless some are variadic or must not be given by name."""
+        kinds, parameters = inspect.Parameter, self.signature.parameters.values()
+        if any(p.kind not in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY) for p in parameters):
+            return None
+        return _Simple(
+            by_position=tuple(p.name for p in parameters if p.kind is kinds.POSITIONAL_OR_KEYWORD),
+            all=frozenset(p.name for p in parameters),
+            required=frozenset(p.name for p in parameters if p.default is kinds.empty),
+        )
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        try:
+        simple = self._simple
+        if simple is not None and len(args) <= len(simple.by_position):
+            given: dict[str, Any] = dict(zip(simple.by_position, args, strict=False))
+            given.update(kwargs)
+            names = given.keys()
+            if len(given) == len(args) + len(kwargs) and simple.required <= names <= simple.all:
+                return given
+        try:  # also what says best what does not fit
             return self.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise InvalidTaskArguments(_misfits(self.signature, args, kwargs, str(error)), self.name) from None

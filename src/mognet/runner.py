@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from mognet.middleware import MiddlewareStack
 from mognet.outcomes import Outcome
 from mognet.records import Claim, Token
 from mognet.registry import Task, TaskRegistry
-from mognet.scope import enter_job
+from mognet.scope import NOTHING, enter_job
 from mognet.threads import Threads
 
 
@@ -52,6 +53,8 @@ class Attempt:
     marks: object = ""
     """What its log lines end with."""
     started: float = field(default_factory=time.monotonic)
+    variables: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """What its code runs in, to its last line."""
 
     token: Token = field(init=False)
     """Proof of owning the job."""
@@ -91,6 +94,7 @@ class Runner:
         self._middleware = middleware
         self._make_context = make_context
         self._threads = Threads()
+        self._lives = {"ttl": config.result_ttl.total_seconds(), "value_ttl": config.result_value_ttl.total_seconds()}
         self._gates = (self._crashed_too_often, self._unreadable, self._too_deep, self._too_late)
 
     def close(self) -> None:
@@ -168,7 +172,7 @@ class Runner:
     def _enter(self, context: Context) -> None:
         """Let the task know what its job hands down, and nothing of where the worker was started."""
         keys = self._config.inherited_metadata
-        enter_job(Inherited(context, keys) if keys else {}, context.trace)
+        enter_job(Inherited(context, keys) if keys else NOTHING, context.trace)
 
     def _result(self, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         if task.is_async:
@@ -196,7 +200,7 @@ class Runner:
                 )
         except NotStorable as error:
             return self._failed(attempt, NotStorable(f"the value that {attempt.claim.record.name} returned cannot be stored: {error}"))
-        return self._ended(outcomes.succeeded, attempt, data)
+        return outcomes.succeeded(attempt.token, data, **self._lives)
 
     def _judge(self, attempt: Attempt, task: Task, error: BaseException) -> Outcome:
         tries = attempt.claim.record.attempt
@@ -228,5 +232,4 @@ class Runner:
         return self._ended(outcomes.invalid, attempt, dump_error(error, limit=self._config.max_result_size))
 
     def _ended(self, fate: Callable[..., Outcome], attempt: Attempt, *value: bytes) -> Outcome:
-        life, value_life = self._config.result_ttl, self._config.result_value_ttl
-        return fate(attempt.token, *value, ttl=life.total_seconds(), value_ttl=value_life.total_seconds())
+        return fate(attempt.token, *value, **self._lives)

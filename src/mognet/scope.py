@@ -11,11 +11,11 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-_labels: ContextVar[Mapping[str, Any]] = ContextVar("mognet_metadata", default=_NOTHING)
-_trace: ContextVar[Mapping[str, str]] = ContextVar("mognet_trace", default=_NOTHING)
-_job: ContextVar[Mapping[str, Any]] = ContextVar("mognet_job_metadata", default=_NOTHING)
+_labels: ContextVar[Mapping[str, Any]] = ContextVar("mognet_metadata", default=NOTHING)
+_trace: ContextVar[Mapping[str, str]] = ContextVar("mognet_trace", default=NOTHING)
+_job: ContextVar[Mapping[str, Any]] = ContextVar("mognet_job_metadata", default=NOTHING)
 
 
 @contextmanager
@@ -62,6 +62,10 @@ def job_metadata() -> Mapping[str, Any]:
 
 def enter_job(labels: Mapping[str, Any], trace: Mapping[str, str]) -> None:
     """From here on, this asyncio task runs a job with this metadata to be inherited and this trace; whoever started it is forgotten."""
-    _labels.set(_NOTHING)
-    _job.set(labels)
-    _trace.set(trace)
+    # To look is cheaper than to set, and most jobs have neither.
+    if _labels.get():
+        _labels.set(NOTHING)
+    if labels is not _job.get():
+        _job.set(labels)
+    if trace or _trace.get():
+        _trace.set(trace)

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from contextvars import Context
+from typing import NamedTuple, TypeVar
 
 from mognet.backoff import Backoff, worth_saying
 from mognet.coalesce import Coalescer
@@ -17,7 +18,6 @@ from mognet.engine import Engine
 from mognet.exceptions import ConnectionError, MognetError, NotStorable
 from mognet.outcomes import Outcome, failed, revoke
 from mognet.records import Record, Token
-from mognet.states import ResultState
 
 _log = logging.getLogger(__name__)
 
@@ -26,45 +26,44 @@ _AGAIN = Backoff(base=0.1, cap=1.0)  # of this process's engine, which spares it
 R = TypeVar("R")
 
 
+class _End(NamedTuple):
+    """An outcome on its way."""
+
+    outcome: Outcome
+    then: Callable[[Record | Exception | None], object]
+    variables: Context
+    """In which it is called."""
+    again: bool = False
+    """It may be stored already."""
+
+
 class Settler:
     """Stores outcomes, many at once, and goes on trying until the engine can be reached: what a task has done is not thrown away."""
 
     def __init__(self, engine: Engine, config: AppConfig) -> None:
         self._engine = engine
         self._config = config
-        self._settles: Coalescer[Outcome, Record | None] = Coalescer(self._settle_batch, limit=500)
+        self._settles: Coalescer[_End, None] = Coalescer(self._settle_batch, limit=500)
         self._giving_up = asyncio.Event()
 
     def give_up(self) -> None:
         """What cannot be stored now is not to be stored here: whoever waits gets the error, or may be cancelled."""
         self._giving_up.set()
 
-    async def settle(self, outcome: Outcome) -> Record | None:
-        """Store an outcome. None: the claim is lost. Raises :class:`MognetError` only after :meth:`give_up`."""
-        if outcome.state is ResultState.REVOKED:
-            return await self._end_by_deadline(outcome)
-        try:
-            return await self._settles.add(outcome)
-        except asyncio.CancelledError:  # by the task's own code, or by the end of the loop: the task has ended all the same
-            return await self._settle_again(outcome)
+    def settle(self, outcome: Outcome, then: Callable[[Record | Exception | None], object], variables: Context) -> None:
+        """Store an outcome, and call ``then`` with the record, in this context. None: the claim is lost.
 
-    async def _settle_again(self, outcome: Outcome) -> Record | None:
-        """The outcome may be on its way; so once more, and what was stored then is recognised."""
-        while True:
-            try:
-                record = await self._settles.add(outcome)
-                return (await self._recognise([outcome], [record]))[0]
-            except asyncio.CancelledError:
-                if self._giving_up.is_set():
-                    raise
+        With an error only after :meth:`give_up`, or if the engine has a bug.
+        """
+        self._settles.add(_End(outcome, then, variables))
 
     def failure(self, token: Token, error: Exception) -> Outcome:
         """The outcome of an attempt that ended with this error."""
         life, value_life = self._config.result_ttl, self._config.result_value_ttl
         return failed(token, dump_error(error), ttl=life.total_seconds(), value_ttl=value_life.total_seconds())
 
-    async def _end_by_deadline(self, outcome: Outcome) -> Record | None:
-        """Past its deadline a job takes its descendants along, like any revoked job."""
+    async def end_by_deadline(self, outcome: Outcome) -> Record | None:
+        """Past its deadline a job takes its descendants along, like any revoked job. Otherwise as :meth:`settle`."""
         change = revoke(ttl=outcome.ttl)._replace(token=outcome.token, tombstone=False)
         record = await self._insist(lambda: self._engine.update(outcome.token.id, change))
         if record is not None:
@@ -72,14 +71,37 @@ class Settler:
                 await self._engine.publish(CONTROL, write(RevokeMessage(id=outcome.token.id)))
         return record
 
-    async def _settle_batch(self, outcomes: list[Outcome]) -> Sequence[Record | None]:
-        calls = 0
+    async def _settle_batch(self, ends: list[_End]) -> Sequence[None]:
+        records: Sequence[Record | Exception | None]
+        try:
+            records = await self._store([end.outcome for end in ends], again=any(end.again for end in ends))
+        except asyncio.CancelledError:  # by the end of the loop: the tasks have ended all the same
+            if self._giving_up.is_set():
+                self._tell(ends, [ConnectionError("the event loop has ended")] * len(ends))
+            else:
+                for end in ends:
+                    self._settles.add(end._replace(again=True))
+            raise
+        except Exception as error:
+            records = [error] * len(ends)
+        self._tell(ends, records)
+        return [None] * len(ends)
+
+    def _tell(self, ends: list[_End], records: Sequence[Record | Exception | None]) -> None:
+        for end, record in zip(ends, records, strict=True):
+            try:
+                end.variables.run(end.then, record)
+            except Exception:  # of a handler or filter of logs
+                _log.exception("what follows the end of job %s went wrong", end.outcome.token.id)
+
+    async def _store(self, outcomes: list[Outcome], *, again: bool = False) -> Sequence[Record | None]:
+        """``again``: some may be stored already."""
 
         async def settle() -> Sequence[Record | None]:
-            nonlocal calls
-            calls += 1
+            nonlocal again
+            known, again = again, True
             records = await self._engine.settle(outcomes)
-            return records if calls == 1 else await self._recognise(outcomes, records)
+            return await self._recognise(outcomes, records) if known else records
 
         try:
             return await self._insist(settle)
@@ -87,7 +109,7 @@ class Settler:
             raise
         except Exception as error:
             if len(outcomes) > 1:
-                return [(await self._settle_batch([outcome]))[0] for outcome in outcomes]
+                return [(await self._store([outcome], again=True))[0] for outcome in outcomes]
             token = outcomes[0].token
             _log.exception("the outcome of job %s cannot be stored", token.id)
             failure = self.failure(token, NotStorable(f"the job's outcome cannot be stored: {error}"))

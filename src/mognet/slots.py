@@ -117,26 +117,26 @@ class Place:
         self._slots = slots
         self._over = over
         self._waits = 0
-        self._has_slot = slots.start()
+        self.has_slot = slots.start()
         self._left = False
         self._turn: asyncio.Task[None] | None = None
         self._in_line = 0
 
     async def begin(self) -> None:
         """Wait for the slot, if there was none left when the job came."""
-        if not self._has_slot:
+        if not self.has_slot:
             await self._slots.go_on()
             if self._left:
                 self._slots.pause()
             else:
-                self._has_slot = True
+                self.has_slot = True
 
     def leave(self) -> None:
         """The job is over here."""
         if not self._left:
             self._left = True
-            self._slots.end(waiting=not self._has_slot)
-            self._has_slot = False
+            self._slots.end(waiting=not self.has_slot)
+            self.has_slot = False
             self._over = _always  # it leads back to the attempt, and a circle would have to be collected
 
     @asynccontextmanager
@@ -151,8 +151,8 @@ class Place:
             await self._take()
 
     async def _give(self) -> None:
-        if self._has_slot:
-            self._has_slot = False
+        if self.has_slot:
+            self.has_slot = False
             self._slots.pause()
             await self._note(suspend(self._token))
 
@@ -175,14 +175,14 @@ class Place:
         await self._slots.go_on()
         self._turn = None
         if self._wants_slot():
-            self._has_slot = True
+            self.has_slot = True
             await self._note(resume(self._token))
         else:  # it waits again, or is over
             self._slots.pause()
 
     def _wants_slot(self) -> bool:
         """An attempt that is being stopped does not go on; one whose own code gave up waiting does."""
-        return not (self._has_slot or self._waits or self._left or self._over())
+        return not (self.has_slot or self._waits or self._left or self._over())
 
     async def _note(self, change: Change) -> None:
         try:

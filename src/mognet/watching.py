@@ -34,9 +34,6 @@ LINGER = 5.0
 PAGE = 500
 """Jobs in one reading."""
 
-MARGIN = 5.0
-"""Seconds by which the engine's clock and the order of changes may disagree."""
-
 AGAIN = 1.0
 """Seconds after which an engine that could not be reached is asked again."""
 
@@ -109,15 +106,15 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    def watch(self, id: UUID | None, root: UUID | None, metadata: Mapping[str, Any] | None, since: str | None) -> Watch:
+    def watch(self, id: UUID | None, root: UUID | None, metadata: Mapping[str, Any] | None, since: str | None, **filters: Any) -> Watch:
         """See :meth:`mognet.App.watch`."""
-        return Watch(self, make_want(id, root, metadata), since)
+        return Watch(self, make_want(id, root, {"metadata": metadata, **filters}), since)
 
     async def cursor(self) -> str:
         """The cursor of now."""
         identity = self.identity = await self._engine.identity()
         changes = await self._engine.changes(None)
-        return Spot(changes.at, changes.time).cursor(identity)
+        return Spot(changes.at).cursor(identity)
 
     async def close(self) -> None:
         """End all watches."""
@@ -194,9 +191,8 @@ class Hub:
         if box.phase is not Phase.WALKING:
             return
         for record in records:
-            walk = walk._replace(place=record.stand)
-            if walk.tells(record):
-                box.put(Entry(spot._replace(walk=walk), record))
+            walk = Walk(record.stand)
+            box.put(Entry(spot._replace(walk=walk), record))
         box.spot = spot._replace(walk=walk)
         if len(records) < PAGE and box.phase is Phase.WALKING:
             box.phase = Phase.CATCHING_UP
@@ -215,12 +211,12 @@ class Hub:
             records = await self._get([top]) if last else {}
             if box.phase is not Phase.CATCHING_UP:
                 return
-            box.spot = Spot(changes.at, changes.time)
+            box.spot = Spot(changes.at)
             if changes.lost:
-                box.start_over(box.spot._replace(walk=Walk(start.time - MARGIN)))
+                box.start_over(box.spot._replace(walk=Walk()))
                 return
             for changed in changes.changed:
-                box.put(Entry(Spot(changed.at, changes.time), changed.record))
+                box.put(Entry(Spot(changed.at), changed.record))
             if last:
                 self._go_live(box, start, records)
 
@@ -317,18 +313,18 @@ class Hub:
         if before is None:
             if self._joining:
                 changes = await self._engine.changes(None)
-                self._at = Spot(changes.at, changes.time)
+                self._at = Spot(changes.at)
             return False
         changes = await self._engine.changes(before.at, self._live.query(), limit=PAGE)
         if changes.lost:
             self.identity = await self._engine.identity()
             for box in list(self._live.boxes):
                 self.leave(box)
-                box.start_over(Spot(changes.at, changes.time, Walk(box.spot.time - MARGIN)))
+                box.start_over(Spot(changes.at, Walk()))
         else:
             for changed in changes.changed:
-                self._send(Entry(Spot(changed.at, changes.time), changed.record), before)
-        self._at = Spot(changes.at, changes.time)
+                self._send(Entry(Spot(changed.at), changed.record), before)
+        self._at = Spot(changes.at)
         return changes.more
 
     def _send(self, entry: Entry, before: Spot) -> None:

@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, cast
 from uuid import UUID
 
 from mognet.backend import ResultBackend
@@ -51,8 +52,6 @@ _ENDS = {
 }
 _NOT_OURS = (Stop.REVOKED, Stop.LOST)
 
-R = TypeVar("R")
-
 
 class Worker:
     """Runs the jobs of some queues until it is told to stop.
@@ -76,6 +75,8 @@ class Worker:
         self.queues: list[str] = sorted(queues)
         self._app = app
         self._config: AppConfig = app.config
+        self._lease = app.config.lease.total_seconds()
+        self._state_ttl = app.config.state_ttl.total_seconds()
         self._declared = app.config.inherited_metadata | app.config.searchable_metadata
         self._engine = engine
         self._open_engine = open_engine
@@ -107,10 +108,11 @@ class Worker:
         self._loop = loop
         self._main = cast("asyncio.Task[Any]", asyncio.current_task())
         self._cancelled_before = self._main.cancelling()
-        lease = self._config.lease.total_seconds()
-        self._keeper = LeaseKeeper(self._open_engine, lease=lease, max_block=self._config.max_block.total_seconds(), lost=self._lost)
+        max_block = self._config.max_block.total_seconds()
+        self._keeper = LeaseKeeper(self._open_engine, lease=self._lease, max_block=max_block, lost=self._lost)
         self._keeper.start()
-        sweeps = keep_tidy(self._engine, interval=min(self._config.sweep_interval.total_seconds(), lease / 3), swept=self._in_touch)
+        interval = min(self._config.sweep_interval.total_seconds(), self._lease / 3)
+        sweeps = keep_tidy(self._engine, interval=interval, swept=self._in_touch)
         helpers = [
             loop.create_task(sweeps, name="mognet janitor"),
             loop.create_task(self._listen(), name="mognet control"),
@@ -152,71 +154,82 @@ class Worker:
     # claiming
 
     async def _consume(self) -> None:
-        stopping = asyncio.create_task(self._stopping.wait(), name="mognet stop signal")
-        failures = 0
+        claiming = self._loop.create_task(self._claim_on(), name="mognet claims")
+        stopping = self._loop.create_task(self._stopping.wait(), name="mognet stop signal")
         try:
-            while not self._stopping.is_set():
-                limit, idle = self._claimable(), not self._tasks
-                if limit == 0:
-                    if idle:  # max_tasks
-                        break
-                    await self._first(self._slots.changed(), stopping)
-                    continue
-                try:
-                    claimed = await self._claim_until(stopping, limit, idle)
-                    failures = 0
-                except Exception as error:
-                    failures += 1
-                    _complain("no work can be claimed, trying again", failures, error)
-                    await self._first(asyncio.sleep(_RECONNECT.delay(failures)), stopping)
-                    continue
-                if self.burst and idle and not claimed:
-                    break
+            await asyncio.wait([claiming, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+            claiming.cancel()
+            await asyncio.wait([claiming])
+        if not claiming.cancelled():
+            claiming.result()
+
+    async def _claim_on(self) -> None:
+        """Claim as many as there are free slots, again and again.
+
+        By this task itself, so that what slots become free for is asked for before the ends of those that had them are stored: while the
+        engine does the latter, the new ones run already.
+        """
+        failures = 0
+        while not self._stopping.is_set():
+            limit, idle = self._claimable(), not self._tasks
+            if limit == 0:
+                if idle:  # max_tasks
+                    break
+                await self._slots.changed()
+                continue
+            try:
+                claimed = await self._claim_some(limit, idle)
+                failures = 0
+            except Exception as error:
+                failures += 1
+                _complain("no work can be claimed, trying again", failures, error)
+                await asyncio.sleep(_RECONNECT.delay(failures))
+                continue
+            if self.burst and idle and not claimed:
+                break
 
     def _had_enough(self) -> bool:
         return self._config.max_tasks is not None and self._taken >= self._config.max_tasks
 
     def _claimable(self) -> int:
+        # A slot is free again while the end of its job is being stored. After a crash such jobs run once more, so there are never more
+        # attempts without a stored end than twice the slots: the next jobs wait for an engine that is behind.
         free = self._slots.free()
+        ending = len(self._tasks) - self._slots.held
+        free = max(0, min(free, free + self._slots.total - ending))
         if self._config.max_tasks is None:
             return free
         if self._had_enough():
             return min(free, int(self._slots.all_wait))
         return min(free, self._config.max_tasks - self._taken)
 
-    async def _claim_until(self, stopping: asyncio.Task[Any], limit: int, idle: bool) -> int:
+    async def _claim_some(self, limit: int, idle: bool) -> int:
         """Claim. A worker that ends by itself waits for more work only while something runs, which may submit it."""
         if not self.burst and not self._had_enough():
-            return await self._first(self._claim(limit, WAIT), stopping) or 0
+            return await self._claim(limit, WAIT)
         if idle:
-            return await self._first(self._claim(limit, 0.0), stopping) or 0
-        ended = asyncio.create_task(self._idle.wait())
+            return await self._claim(limit, 0.0)
+        claim, ended = self._loop.create_task(self._claim(limit, WAIT)), self._loop.create_task(self._idle.wait())
         try:
-            return await self._first(self._claim(limit, WAIT), stopping, ended) or 0
+            await asyncio.wait([claim, ended], return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
+            if not claim.done():
+                claim.cancel()
+                await asyncio.wait([claim])
+        return 0 if claim.cancelled() else claim.result()
 
     async def _claim(self, limit: int, wait: float) -> int:
-        lease = self._config.lease.total_seconds()
-        claims = await self._engine.claim(self._config.node_id, self.queues, limit, lease=lease, wait=wait)
+        claims = await self._engine.claim(self._config.node_id, self.queues, limit, lease=self._lease, wait=wait)
         self._in_touch()
+        if claims:
+            self._idle.clear()
+            self._taken += len(claims)
         for claim in claims:
             self._start(claim)
         return len(claims)
-
-    @staticmethod
-    async def _first(work: Coroutine[Any, Any, R], *signals: asyncio.Task[Any]) -> R | None:
-        """The result of the work; None, and the work cancelled, when one of the signals comes first."""
-        task = asyncio.create_task(work)
-        try:
-            await asyncio.wait([task, *signals], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
-        return None if task.cancelled() else task.result()
 
     # the end
 
@@ -269,7 +282,7 @@ class Worker:
         task = self._tasks[attempt]
         coroutine = cast("Coroutine[Any, Any, None]", task.get_coro())
         with suppress(BaseException):  # whatever it does about it
-            coroutine.close()
+            attempt.variables.run(coroutine.close)
         if inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED:
             _log.error("%s did not stop within %.0f s of being cancelled, and is ended by force", attempt, PATIENCE)
             task.cancel()
@@ -280,21 +293,24 @@ class Worker:
 
     def _start(self, claim: Claim) -> None:
         attempt = Attempt(claim, closing=self._closing)
-        self._taken += 1
         self._places[attempt] = Place(attempt.token, self._engine, self._slots, lambda: attempt.over)
-        self._keeper.add(attempt.token, attempt.task_name)
-        self.running_tasks[claim.record.id] = attempt
-        self._idle.clear()
+        self._keeper.add(attempt)
+        self.running_tasks[attempt.token.id] = attempt
         self._run_task(attempt, self._work(attempt))
 
     def _run_task(self, attempt: Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._tasks[attempt] = self._loop.create_task(coroutine, name=attempt.task_name)
-        task.add_done_callback(lambda task: self._ended(attempt, task))
+        task = self._tasks[attempt] = self._loop.create_task(coroutine, name=attempt.task_name, context=attempt.variables)
+        task.add_done_callback(self._ended)
 
     def _closing(self) -> bool:
         return self._main.cancelling() > self._cancelled_before
 
-    def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task has ended whose attempt's end was not on its way."""
+        attempt = next((attempt for attempt, each in self._tasks.items() if each is task), None)
+        if attempt is None:
+            return
+        self._give_slot_back(attempt)
         self._leave(attempt)
         error = None if task.cancelled() else task.exception()
         if not attempt.settling and attempt.stop not in _NOT_OURS:
@@ -304,18 +320,23 @@ class Worker:
             return
         if error is not None:
             _log.error("%s ended in an unexpected way", attempt, exc_info=error)
-        del self._tasks[attempt]
+        self._forget(attempt)
+
+    def _leave(self, attempt: Attempt) -> None:
+        """The attempt is over, and its end is stored or left to others."""
+        self._keeper.discard(attempt)
+        id = attempt.token.id
+        running = self.running_tasks.pop(id, attempt)
+        if running is not attempt:  # a later one of the same job
+            self.running_tasks[id] = running
+
+    def _forget(self, attempt: Attempt) -> None:
+        """Nothing is left to be done for it."""
+        self._tasks.pop(attempt, None)
         if not self._tasks:
             self._idle.set()
         self._slots.notify()
         self._news.set()
-
-    def _leave(self, attempt: Attempt) -> None:
-        """The attempt is over, and its end is stored or left to others."""
-        self._keeper.discard(attempt.token)
-        if self.running_tasks.get(attempt.token.id) is attempt:
-            del self.running_tasks[attempt.token.id]
-        self._give_slot_back(attempt)
 
     def _give_slot_back(self, attempt: Attempt) -> None:
         place = self._places.pop(attempt, None)
@@ -323,25 +344,23 @@ class Worker:
             place.leave()
 
     async def _work(self, attempt: Attempt) -> None:
-        record = attempt.claim.record
-        attempt.marks = mark_logs(record, self._declared)
+        attempt.marks = mark_logs(attempt.claim.record, self._declared)
         self._logs.open(attempt.token)
         outcome = await self._outcome(attempt)
         attempt.settling = True
         self._give_slot_back(attempt)
         await self._last_words(attempt, outcome)
-        settled = await self._settle(attempt, outcome)
-        self._leave(attempt)
-        if self._middleware:
-            if settled is not None and settled.done:
-                await self._middleware.call("on_task_completed", self._backend.result(settled), context=attempt.context)
-            await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
+        if outcome is None or outcome.state is ResultState.REVOKED:
+            await self._settle_alone(attempt, outcome)
+        else:
+            self._settle(attempt, outcome)
 
     async def _outcome(self, attempt: Attempt) -> Outcome | None:
         """What became of the attempt, whatever happens. None: the job is not this worker's any more."""
         record = attempt.claim.record
         try:
-            await self._places[attempt].begin()
+            if not (place := self._places[attempt]).has_slot:
+                await place.begin()
             if _task_log.isEnabledFor(logging.INFO):
                 waited = max(0.0, time.time() - record.due)
                 line = "%s[%s] started, attempt %d, waited %.3f s%s"
@@ -375,42 +394,68 @@ class Worker:
         attempt.settling = True
         outcome = released(attempt.token)
         await self._last_words(attempt, outcome)
-        await self._settle(attempt, outcome)
+        self._settle(attempt, outcome)
 
     # its end
 
-    async def _settle(self, attempt: Attempt, outcome: Outcome | None) -> Record | None:
-        """Bring the outcome into the record, and log it. None: it is not there, because the job is not this worker's any more."""
-        record: Record | None = None
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Bring the outcome into the record, together with others. Its task ends, and is not woken again."""
+        self._settler.settle(outcome, partial(self._settled, attempt, outcome), attempt.variables)
+        self._tasks[attempt].remove_done_callback(self._ended)
+
+    async def _settle_alone(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """Bring the end of a job that is revoked into its record, or look whether somebody else has."""
+        end: Record | MognetError | None
         try:
             if outcome is None:
                 (found,) = await self._engine.get([attempt.token.id])
-                record = found if found is not None and found.state is ResultState.REVOKED else None
+                end = found if found is not None and found.state is ResultState.REVOKED else None
             else:
-                record = await self._settler.settle(outcome)
+                end = await self._settler.end_by_deadline(outcome)
         except MognetError as error:
-            job = attempt.claim.record
-            _task_log.error("%s[%s] ended, but its end is not stored, and it may run again: %s", job.name, job.id, error)
-            return None
-        self._log_end(attempt, outcome, record)
-        return record
+            end = error
+        self._settled(attempt, outcome, end)
 
-    def _log_end(self, attempt: Attempt, outcome: Outcome | None, record: Record | None) -> None:
-        if record is None:
+    def _settled(self, attempt: Attempt, outcome: Outcome | None, end: Record | Exception | None) -> None:
+        """It is in the record, or cannot be stored. None: the job is not this worker's any more."""
+        try:
+            self._log_end(attempt, outcome, end)
+        finally:
+            self._leave(attempt)
+            if self._middleware:
+                task = self._tasks[attempt] = self._loop.create_task(self._call_hooks(attempt, end), context=attempt.variables)
+                task.add_done_callback(lambda _: self._forget(attempt))
+            else:
+                self._forget(attempt)
+
+    async def _call_hooks(self, attempt: Attempt, end: Record | Exception | None) -> None:
+        if isinstance(end, Record) and end.done:
+            await self._middleware.call("on_task_completed", self._backend.result(end), context=attempt.context)
+        await self._middleware.call("on_running_task_count_changed", len(self.running_tasks))
+
+    def _log_end(self, attempt: Attempt, outcome: Outcome | None, end: Record | Exception | None) -> None:
+        job = attempt.claim.record
+        if isinstance(end, Exception):
+            unexpected = None if isinstance(end, MognetError) else end
+            line = "%s[%s] ended, but its end is not stored, and it may run again: %s"
+            _task_log.error(line, job.name, job.id, end, exc_info=unexpected)
+            return
+        level = logging.ERROR if end is not None and end.state is ResultState.FAILURE else logging.INFO
+        if not _task_log.isEnabledFor(level):
+            return
+        if end is None:
             word = "lost: this worker's claim has ended, what the task did is discarded"
         elif outcome is not None and outcome.again is not None:
             word = {Again.RETRY: f"retrying in {outcome.delay:.1f} s", Again.PAUSE: "paused", Again.RELEASE: "handed back"}[outcome.again]
         else:
-            word = _ENDS[record.state]
+            word = _ENDS[end.state]
         took = time.monotonic() - attempt.started
-        level = logging.ERROR if record is not None and record.state is ResultState.FAILURE else logging.INFO
         error = attempt.error if level == logging.ERROR or (outcome is not None and outcome.again is Again.RETRY) else None
-        job = attempt.claim.record
         line = "%s[%s] %s, attempt %d, took %.3f s%s"
         _task_log.log(level, line, job.name, job.id, word, job.attempt, took, attempt.marks, exc_info=error)
 
     def _context(self, attempt: Attempt) -> Context:
-        state = State(self._engine, attempt.token, ttl=self._config.state_ttl.total_seconds(), limit=self._config.max_result_size)
+        state = State(self._engine, attempt.token, ttl=self._state_ttl, limit=self._config.max_result_size)
         return Context(self._app, attempt.claim, attempt.call, state, self._places[attempt], self._loop)
 
     # stopping what runs
@@ -445,7 +490,7 @@ class Worker:
             # The signal is a hint: the engine says which of the jobs below have really been lost.
             below = [a.token for a in self._tasks if a.token.id == message.id or message.id in a.call.stack]
             if below:
-                held = await self._engine.extend(below, self._config.lease.total_seconds())
+                held = await self._engine.extend(below, self._lease)
                 for attempt in [a for a in self._tasks if a.token in below and a.token not in held]:
                     self._cancel(attempt, Stop.REVOKED)
         elif isinstance(message, StatusQuery):

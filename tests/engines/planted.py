@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -138,12 +138,18 @@ class AnybodySaysHowFarItIs(MemoryEngine):
 
 @caught_by("test_who_may_log")
 class GhostsLog(MemoryEngine):
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
-        row = self._live(token.id)
-        return await super().log(token if row is None or row.token is None else row.token, lines, keep=keep)
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
+        forged = {row.token: new for token, new in lines.items() if (row := self._live(token.id)) is not None and row.token}
+        return await super().log(forged, keep=keep)
+
+
+@caught_by("test_many_jobs_at_once")
+class OneLostJobHoldsUpAllLines(MemoryEngine):
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
+        return await super().log(lines if all(self._held(token) for token in lines) else {}, keep=keep)
 
 
 @caught_by("test_more_than_are_kept_at_once")
 class LinesAreCountedAsKept(MemoryEngine):
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
-        return await super().log(token, lines[-keep:], keep=keep)
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
+        return await super().log({token: new[-keep:] for token, new in lines.items()}, keep=keep)

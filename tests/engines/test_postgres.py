@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ from mognet.engines.postgres.settings import parse_url
 from mognet.engines.postgres.statements import qualified
 from mognet.engines.postgres.tables import Tables
 from mognet.engines.postgres.text import from_column, to_column
-from mognet.exceptions import ImproperlyConfigured
+from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.outcomes import succeeded
 from mognet.records import Query
 from mognet.testing.conformance.bench import make_job
@@ -109,6 +110,21 @@ async def test_a_newer_schema_is_refused(url: str) -> None:
                 pass
     finally:
         query(url, "DROP SCHEMA newer CASCADE")
+
+
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("127.0.0.1:1", 'connection to server at "127.0.0.1", port 1 failed: Connection refused'),
+        ("127.0.0.1:1,127.0.0.1:2", 'connection to server at "127.0.0.1", port [12] failed: Connection refused'),
+        ("nowhere.invalid", "failed to resolve host 'nowhere.invalid': .*"),
+    ],
+)
+async def test_no_server_is_told_in_one_line(where: str, why: str) -> None:
+    with pytest.raises(ConnectionError) as caught:
+        await PostgresEngine.from_url(f"postgresql://me:secret@{where}/db").__aenter__()
+    shown = re.escape(f"PostgreSQL at postgresql://me:***@{where}/db cannot be reached: ")
+    assert re.fullmatch(f"{shown}{why}; see that the server runs and the URL is right, or ask mognet doctor", str(caught.value))
 
 
 async def test_many_open_a_new_schema_at_once(url: str) -> None:

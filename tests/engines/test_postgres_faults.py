@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import os
 import signal
 import time
@@ -15,8 +17,9 @@ from uuid import UUID
 
 import pytest
 
+from mognet import Backoff
 from mognet.engine import DONE
-from mognet.engines.postgres import connecting, pool
+from mognet.engines.postgres import connecting, doorbell, pool
 from mognet.engines.postgres.engine import PostgresEngine
 from mognet.exceptions import ConnectionError
 from mognet.outcomes import merge_metadata, revoke, succeeded
@@ -45,6 +48,28 @@ async def proxied() -> AsyncIterator[tuple[Proxy, str]]:
     url = empty_postgres()
     async with Proxy(urlsplit(url).port or 0) as proxy:
         yield proxy, proxy.url(url)
+
+
+async def test_who_subscribes_while_nothing_can_be_heard_is_not_kept(
+    proxied: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server is back, its signals not yet: whoever waits looks by himself, and that begins at once."""
+    proxy, url = proxied
+    monkeypatch.setattr(doorbell, "RECONNECT", Backoff(base=120, cap=120, jitter=False))
+    caplog.set_level(logging.INFO, doorbell.__name__)
+    async with PostgresEngine.from_url(url) as engine:
+        async with engine.subscribe(DONE):
+            proxy.refuse()
+            proxy.cut()
+            async with asyncio.timeout(10):
+                while "no signals from other processes" not in caplog.text:  # noqa: ASYNC110 - a moment
+                    await asyncio.sleep(0.01)
+        engine._doors._due = math.inf  # nobody notices that it is back
+        await proxy.accept()
+        began = time.monotonic()
+        async with engine.subscribe(DONE):
+            assert time.monotonic() - began < doorbell.EXCHANGE_SECONDS / 2
+        assert await insist(lambda: engine.count(Query())) == {}
 
 
 async def insist(operation: Callable[[], Awaitable[T]]) -> T:

@@ -23,7 +23,7 @@ from mognet.engines.postgres.tables import Tables
 from mognet.exceptions import ConnectionError
 from mognet.labels import label
 from mognet.labels import labels as metadata_labels
-from mognet.outcomes import failed, merge_metadata, rerun, retry, succeeded
+from mognet.outcomes import failed, merge_metadata, rerun, retry, succeeded, suspend
 from mognet.records import Query, Wanted
 from mognet.states import ResultState
 from mognet.testing.conformance.bench import make_job
@@ -107,6 +107,42 @@ async def test_the_narrowest_condition_is_the_way_in(url: str) -> None:
         assert len(await found(engine, wants(tenant="all", user=7))) == 3
 
 
+@pytest.mark.parametrize("probe", [3, 1000])
+async def test_those_that_run_are_found_whether_they_are_few_or_many(url: str, probe: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many are not looked at one by one: the index of those that are held knows them, and the labels say which to look at."""
+    monkeypatch.setattr(search, "PROBE", probe)
+    async with PostgresEngine.from_url(url) as engine:
+        await engine.declare(["tenant"])
+        old = [make_job(metadata=dumps({"tenant": n % 3}), queue=f"q{n % 4}") for n in range(60)]
+        await engine.submit(old)
+        claims = await engine.claim("n", ["q1", "q2", "q3"], 60, lease=60)
+        await engine.submit([make_job(metadata=dumps({"tenant": 1})) for _ in range(5)])  # younger than those that run
+        await engine.settle([succeeded(claim.token, b"1") if n % 2 else retry(claim.token, 0.0) for n, claim in enumerate(claims) if n % 3])
+        await engine.update(claims[0].token.id, suspend(claims[0].token))
+        run = [claim.record for n, claim in enumerate(claims) if n and not n % 3]
+        expected = [record.id for record in run if record.metadata == dumps({"tenant": 1})]
+        assert len(expected) > 3
+        asked = wants(tenant=1)._replace(states=frozenset({ResultState.RUNNING}))
+        forwards = [record.id async for record in engine.search(asked)]
+        backwards = [record.id async for record in engine.search(asked._replace(newest_first=True))]
+        places = {record.id: (record.created, record.place) for record in run}
+        assert forwards == backwards[::-1] == sorted(expected, key=places.__getitem__)
+        assert await engine.count(asked) == {"RUNNING": len(expected)}
+        paged, after = [], None
+        while page := await engine._run(lambda connection: search.find(engine._tables, connection, asked, after, 2)):  # noqa: B023
+            paged += [record.id for record in page.records]
+            after = page.next
+            if after is None:
+                break
+        assert paged == forwards
+        tables = Explaining(*engine._tables)
+        tables.plans.clear()
+        await engine._run(lambda connection: search.find(tables, connection, asked, None, 50))
+    assert ("hashed SubPlan" in tables.plans[-1]) == (probe == 3)
+    if probe == 3:
+        assert "Index Only Scan using job_lease" in tables.plans[-1]
+
+
 async def test_who_writes_while_a_path_is_declared(url: str) -> None:
     """A submit that nobody sees yet is waited for: else the index would be whole without it."""
     async with PostgresEngine.from_url(url) as engine, await psycopg.AsyncConnection.connect(url) as connection:
@@ -181,7 +217,7 @@ async def test_numbers_of_any_size(url: str, number: int) -> None:
         await engine.submit(jobs)
         [claim, other, _] = await engine.claim("n", ["q"], 3, lease=60)
         await engine.save(claim.token, {"a": b"1"})
-        await engine.log(claim.token, [b"line"], keep=3)
+        await engine.log({claim.token: [b"line"]}, keep=3)
         await engine.update(jobs[1].id, merge_metadata(dumps({"tenant": "new"})))
         await engine.settle([succeeded(claim.token, b"1", ttl=0.0), retry(other.token, 0.0)])
         assert await engine.submit_on(connection, [jobs[0]]) == [True]
@@ -211,7 +247,7 @@ async def test_behind_a_pooler(url: str) -> None:
         await one.declare(["tenant"])
         await whole(two, "tenant")
         [claim] = await two.claim("n", ["q"], 1, lease=60)
-        assert await two.log(claim.token, [b"line"], keep=3)
+        assert await two.log({claim.token: [b"line"]}, keep=3)
         await two.update(old.id, merge_metadata(dumps({"tenant": "b"})))
         await two.settle([failed(claim.token, b"1")])
         await one.update(old.id, rerun(b"2"), unless=())
@@ -238,7 +274,7 @@ async def test_few_rights(url: str) -> None:
             await engine.declare(["tenant"])
             await engine.submit([job := make_job(metadata=dumps({"tenant": "a"}))])
             [claim] = await engine.claim("n", ["q"], 1, lease=60)
-            await engine.log(claim.token, [b"line"], keep=3)
+            await engine.log({claim.token: [b"line"]}, keep=3)
             await engine.settle([failed(claim.token, b"1")])
             assert [changed.record.id for changed in (await engine.changes(at)).changed] == [job.id]
             await engine.declare([], only=True)
@@ -258,7 +294,7 @@ async def test_down_and_up_again(url: str) -> None:
             jobs = [make_job(metadata=dumps({"tenant": n}), queue="abc"[n]) for n in range(3)]
             await engine.submit(jobs)
             [first], [second] = [await engine.claim("n", [queue], 1, lease=60) for queue in "ab"]
-            await engine.log(first.token, [b"line"], keep=3)
+            await engine.log({first.token: [b"line"]}, keep=3)
             await engine.settle([succeeded(first.token, b"1"), failed(second.token, b"2")])
             before = await engine.get([job.id for job in jobs])
         connection, _ = await connect(parse_url(mine))

@@ -130,7 +130,7 @@ async def test_waiters_learn_of_an_earlier_due_time(url: str) -> None:
         await other.submit([second])
         got = [claims[0] for claims in await asyncio.gather(*waiting)]
         assert {claim.token.id for claim in got} == {first.id, second.id}
-        assert time.monotonic() - begin < 1.0
+        assert time.monotonic() - begin < 1.5
 
 
 async def test_a_ring_for_one_who_left_goes_to_the_next(url: str) -> None:
@@ -145,7 +145,7 @@ async def test_a_ring_for_one_who_left_goes_to_the_next(url: str) -> None:
             begin = time.monotonic()
             await engine.submit([make_job()])
             assert len(await stays) == 1
-            assert time.monotonic() - begin < 1.0
+            assert time.monotonic() - begin < 1.5
             await asyncio.wait(gone)
 
 
@@ -165,7 +165,7 @@ async def test_nobody_is_kept_waiting_by_the_dead(url: str) -> None:
         begin = time.monotonic()
         await engine.submit([make_job()])
         await waiting
-        assert time.monotonic() - begin < 0.5
+        assert time.monotonic() - begin < 1.5
 
 
 # --- the line
@@ -259,7 +259,7 @@ async def use(url: str) -> None:
             assert [record.id async for record in engine.search(query)] == [claim.token.id]
         assert await engine.count(Query(), by="metadata:a") == {"2": 1}
         assert [changed.record.id for changed in (await engine.changes(changes.at)).changed] == [claim.token.id]
-        await engine.log(claim.token, [b"line"], keep=1)
+        await engine.log({claim.token: [b"line"]}, keep=1)
         assert await engine.logs(claim.token.id) == [(1, b"line")]
         await engine.settle([retry(claim.token, 0)])
         [claim] = await engine.claim("node", ["q"], 1, lease=10, wait=1)

@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import pytest
 
-from mognet.engines.sql import search
+from mognet.engines.sql import labels, search
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.connection import open_file
 from mognet.engines.sql.session import NUMBERS, Session
-from mognet.records import Query
+from mognet.records import Query, Wanted
 from mognet.states import ResultState
 
 STATEMENTS = {name: text for name, text in vars(sql).items() if name[0].isupper() and isinstance(text, str) and "FROM " in text}
@@ -115,7 +115,11 @@ COLLECTED = {
 
 
 def make_plan(connection: sqlite3.Connection, query: Query) -> search.Plan:
-    return search.Plan(Session(connection, 1, lambda: 3.0, None, 3.0), query)  # type: ignore[arg-type]
+    return search.Plan(make_session(connection), query)
+
+
+def make_session(connection: sqlite3.Connection) -> Session:
+    return Session(connection, 1, lambda: 3.0, None, 3.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -150,3 +154,23 @@ def test_unfinished_jobs_are_collected_from_their_indexes(connection: sqlite3.Co
 def test_states_are_numbered_as_the_statements_know_them() -> None:
     numbers = {"PENDING": 0, "RUNNING": 1, "SUSPENDED": 2, "SUCCESS": 3, "FAILURE": 4, "REVOKED": 5, "INVALID": 6}
     assert {state.value: number for state, number in NUMBERS.items()} == numbers
+
+
+def test_running_jobs_of_a_label_are_looked_up_in_two_indexes(connection: sqlite3.Connection) -> None:
+    """No row is looked at that is not an answer; and the set of those that run is not what leads into the labels."""
+    connection.execute("INSERT INTO app (app, name) VALUES (1, 'app')")
+    labels.declare({"tenant"}, only=False)(make_session(connection))
+    query = Query(states=frozenset({ResultState.RUNNING}), metadata=(Wanted("tenant", frozenset({b"1"})),), newest_first=True)
+    made = make_plan(connection, query)
+    assert made.way == "label"
+    traced: list[str] = []
+    connection.set_trace_callback(traced.append)
+    made.stretch(None, 100)
+    connection.set_trace_callback(None)
+    [text] = traced
+    lines = plan(connection, text, [])
+    assert lines[0] == "SEARCH label USING PRIMARY KEY (path=? AND label=? AND seq>? AND seq<?)", lines
+    assert [line for line in lines if line.startswith("SEARCH job")] == [
+        "SEARCH job USING COVERING INDEX job_lease (app=? AND lease_end>?)"
+    ]
+    assert not [line for line in lines if "TEMP B-TREE" in line], lines

@@ -123,7 +123,7 @@ async def test_a_delayed_job_wakes_an_idle_worker_when_it_is_due(path: Path) -> 
             await engine.submit([make_job(delay=0.3)])
             record, _ = unpack_done((await asyncio.wait_for(anext(signals), 10)).body)
             assert record.started is not None
-            assert 0 <= record.started - record.due < 0.2
+            assert 0 <= record.started - record.due < 0.6
 
 
 async def test_an_idle_worker_costs_nothing(path: Path) -> None:

@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 
 from mognet import App
-from mognet.engines.sql import pace, writer
-from mognet.engines.sql.session import INLINE
+from mognet.engines.sql import labels, pace, writer
+from mognet.engines.sql.session import INLINE, Finish
 from mognet.engines.sql.signals import Signals, Waiter
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.exceptions import CouldNotSubmit
@@ -69,6 +69,89 @@ async def test_a_job_is_the_same_either_way(path: Path) -> None:
             names = [column[1] for column in connection.execute("PRAGMA table_info(job)")]
         differing = {name for name, *values in zip(names, *rows, strict=True) if values[0] != values[1]}
         assert differing == {"seq", "id", "arrival"}
+
+
+async def declared(path: Path, paths: set[str]) -> SQLiteEngine:
+    """An engine on a file where these are indexed; its own thread has had nothing to do with that, and is in nobody's way."""
+    async with SQLiteEngine(path) as other:
+        await other.declare(paths)
+    return SQLiteEngine(path)
+
+
+def labels_in(path: Path) -> list[tuple[str, bytes, bytes]]:
+    """What is indexed: the path, the label, and the job's id."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(
+            "SELECT path.name, label.label, job.id FROM label LEFT JOIN path USING (path) LEFT JOIN job USING (seq) ORDER BY seq, path.name"
+        ).fetchall()
+
+
+async def test_labels_are_the_same_either_way(path: Path) -> None:
+    """Of none, one or several paths that are indexed; each job by one statement, which is a transaction in itself."""
+    async with await declared(path, {"a", "b.c"}) as engine:
+        warm(engine)
+        await engine.submit([make_job()])  # by which it learns of the paths
+        assert engine._writer is not None
+        traced: list[str] = []
+        found: list[tuple[str, bytes, bytes]] = []
+        for metadata in (b'{"a":1}', b'{"z":0,"b":{"c":"x"},"a":[]}', b'{"z":1}', b'{"a":"y","b":5}'):
+            one, two = make_job(metadata=metadata), make_job(metadata=metadata)
+            assert engine.submit_here(one._replace(id=uuid4()))  # whatever is made once is made now
+            engine._writer._session.connection.set_trace_callback(traced.append)
+            assert engine.submit_here(one)
+            engine._writer._session.connection.set_trace_callback(None)
+            assert await engine.submit([two]) == [True]
+            found += [row for row in labels_in(path) if row[2] in (one.id.bytes, two.id.bytes)]
+        assert {text.split()[0] for text in traced} == {"INSERT"}  # its trigger's statements are traced as itself
+        assert [row[:2] for row in found] == [
+            ("a", b"1"), ("a", b"1"),
+            ("a", b"[]"), ("b.c", b'"x"'), ("a", b"[]"), ("b.c", b'"x"'),
+            ("a", b'"y"'), ("a", b'"y"'),
+        ]  # fmt: skip
+
+
+async def test_a_known_id_leaves_no_label(path: Path) -> None:
+    async with await declared(path, {"a"}) as engine:
+        warm(engine)
+        await engine.submit([make_job()])  # by which it learns of the paths
+        job = make_job(metadata=b'{"a":1}')
+        assert engine.submit_here(job)
+        assert not engine.submit_here(job)
+        assert not engine.submit_here(job._replace(metadata=b'{"a":2}'))
+        assert await engine.submit([job._replace(metadata=b'{"a":3}')]) == [False]
+        assert labels_in(path) == [("a", b"1", job.id.bytes)]
+
+
+async def test_what_others_declare_is_for_the_usual_way(path: Path) -> None:
+    async with SQLiteEngine(path) as engine, SQLiteEngine(path) as other:
+        await engine.declare({"a"})
+        warm(engine)
+        job = make_job(metadata=b'{"a":1,"b":2}')
+        await other.declare({"b"})
+        assert not engine.submit_here(job)
+        assert labels_in(path) == []
+        assert await engine.submit([job]) == [True]
+        assert engine.submit_here(job._replace(id=uuid4()))
+        assert [row[:2] for row in labels_in(path)] == [("a", b"1"), ("b", b"2")] * 2
+
+
+async def test_paths_that_were_never_committed_are_forgotten(path: Path) -> None:
+    """A path declared in a transaction that is undone leaves its number to another, of another process."""
+    async with SQLiteEngine(path) as engine, SQLiteEngine(path) as other:
+        warm(engine)
+        assert engine._writer is not None
+
+        def fails(session: writer.Session) -> Finish[None]:
+            labels.declare({"mine"}, only=False)(session)
+            raise ValueError
+
+        with pytest.raises(ValueError):
+            await engine._writer.put(fails)
+        await other.declare({"a"})
+        job = make_job(metadata=b'{"a":1,"mine":2}')
+        assert not engine.submit_here(job)
+        assert await engine.submit([job]) == [True]
+        assert labels_in(path) == [("a", b"1", job.id.bytes)]
 
 
 async def test_order_is_that_of_arrival_whoever_submits(path: Path) -> None:

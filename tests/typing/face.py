@@ -165,6 +165,12 @@ async def inside(context: Context) -> None:
         assert_type(node, NodeStatus)
     context.app.create_request(plain, "five")  # type: ignore[call-overload] # pyright: ignore
     assert_type(await app.submit(app.create_request(plain, 5), context=context), Result[Owner])
+    assert_type(await app.submit(plain, 5, context=context), Result[Owner])
+    assert_type(await app.submit(with_context, 5, text="a", context=context), Result[list[int]])
+    assert_type(await app.submit(sync_with_context, 5, context=context, connection=None), Result[str])
+    assert_type(await app.submit(sync_plain, 5, connection=None), Result[float])
+    assert_type(await app.run(plain, 5, context=context), Owner)
+    assert_type(await app.run(sync_with_context, 5, context=context), str)
     assert_type(await app.run(app.create_request(plain, 5), context=context), Owner)
     assert_type(context.attempt, int)
     assert_type(context.state, State)
@@ -281,6 +287,8 @@ async def watching(context: Context, result: Result[int]) -> None:
         assert_type(event, Event)
         assert_type(event.progress, Progress | None)
         assert_type(event.changed, frozenset[str])
+    async for event in app.watch(name="cook", state=["FAILURE", ResultState.INVALID], metadata={"tenant": "acme"}):
+        assert_type(event, Event)
     async for event in result.watch(since="cursor"):
         assert_type(event.state, ResultState)
     assert_type(await result.summary(), dict[ResultState, int])
@@ -290,3 +298,8 @@ async def watching(context: Context, result: Result[int]) -> None:
         assert_type(item, str)
     for number in context.track_sync(range(3), total=3):
         assert_type(number, int)
+    async for item in context.track(["a", "b"], message="packing {}".format):
+        assert_type(item, str)
+    for number in context.track_sync(range(3), message=lambda number: None if number == 0 else f"number {number + 1}"):
+        assert_type(number, int)
+    context.track(["a"], message=len)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

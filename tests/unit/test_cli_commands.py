@@ -6,9 +6,11 @@ import asyncio
 import io
 import json
 import logging
+import sqlite3
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,6 +140,21 @@ class TestCall:
         assert "start one with: mognet kitchen_of_cli_tests run" in said.err
         assert "still PENDING after 2.8 s; the job goes on. See it: mognet kitchen_of_cli_tests tasks get " in said.err
 
+    def test_the_job_as_json(self, app: App, mognet: Mognet) -> None:
+        done = call_while_working(app, mognet, "call", "cook", "dish=soup", "--json")
+        assert (done.code, done.json["state"], done.json["value"], done.json["error"]) == (
+            0,
+            "SUCCESS",
+            {"dish": "soup", "minutes": 0},
+            None,
+        )
+        assert done.json == mognet("tasks", "get", done.json["id"], "--include-value", "--json").json
+        failed = call_while_working(app, mognet, "call", "burn", "why=x", "--json")
+        assert (failed.code, failed.json["state"], failed.json["error"]["message"]) == (1, "FAILURE", "x")
+        waiting = mognet("call", "cook", "dish=soup", "--json", "--delay", "5m", "--timeout", "50ms")
+        assert (waiting.code, waiting.json["state"], waiting.json["value"]) == (124, "PENDING", None)
+        assert mognet("submit", "cook", "dish=soup", "--delay", "5m", "--json").json["state"] == "PENDING"
+
     def test_arguments_that_do_not_fit(self, app: App, mognet: Mognet) -> None:
         said = mognet("call", "cook", "minutes=3")
         assert said.code == 2
@@ -256,6 +273,13 @@ class TestTasks:
         assert said.code == 2
         assert said.err.count("\n") == 1
 
+    def test_no_logs(self, app: App, mognet: Mognet) -> None:
+        (id,) = submit(app, cook())
+        said = mognet("tasks", "logs", str(id))
+        assert (said.code, said.out) == (0, "")
+        assert "no logs are kept" in said.err
+        assert mognet("tasks", "logs", str(id), "--json").json == []
+
     def test_tree(self, app: App, mognet: Mognet) -> None:
         (id,) = submit(app, Request(name="kitchen.menu", kwargs={"dishes": ["a", "b", "c"]}))
         work(app)
@@ -284,6 +308,8 @@ class TestTasks:
         assert said.code == 5
         assert "has ended already (SUCCESS)" in said.err
         assert mognet("tasks", "revoke", str(done), "--force", "--json").json["state"] == "SUCCESS"
+        said = mognet("tasks", "revoke", str(done), "--force").out
+        assert said == f"kitchen.cook {done} is SUCCESS as before, and all that was unfinished below it is REVOKED\n"
 
     def test_revoke_an_unknown_id(self, app: App, mognet: Mognet) -> None:
         id = uuid4()
@@ -396,6 +422,17 @@ class TestUsage:
         assert says in said.err
         assert said.err.count("\n") == 1
         assert said.err.startswith("error: ")
+
+    def test_a_store_of_a_newer_mognet_is_refused(self, mognet: Mognet, tmp_path: Path) -> None:
+        file = tmp_path / "newer.db"
+        assert mognet("--url", f"sqlite:///{file}", "tasks", "list").code == 0
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        for words in (("tasks", "list"), ("run",), ("submit", "cook", "dish=x")):
+            said = mognet("--url", f"sqlite:///{file}", *words)
+            assert said.code == 5
+            assert "was written by a newer mognet: it has version 99" in said.err
+            assert said.err.count("\n") == 1
 
     def test_tracebacks_only_for_debuggers(self, app: App, mognet: Mognet, monkeypatch: pytest.MonkeyPatch) -> None:
         async def explode() -> None:

@@ -84,7 +84,7 @@ class TestWhere:
             (["--where", "n:=[]"], "'n'"),
             (["--where", "n"], "--where 'n'"),
             (["--after", "nonsense"], "'nonsense' is no cursor"),
-            (["--since", "soon"], "--since 'soon'"),
+            (["--since", "soon"], "--since 'soon' is no moment: write 2026-03-01T12:30, or how long ago"),
             (["--until", "2026-13-01"], "--until '2026-13-01'"),
             (["--root", "zz"], "'zz'"),
             (["--state", "odd"], "'odd'"),
@@ -128,6 +128,10 @@ class TestList:
         assert header.split() == ["ID", "tenant_id", "user.id", "n"]
         assert [row.split()[1:] for row in rows] == [["zoo", "3"], ["acme", "1"], ["acme", "dkl", "1"]]
         assert "metadata:KEY" in mognet("tasks", "list", "--columns", "odd").err
+
+    def test_columns_by_their_names_in_the_json(self, jobs: list[str], mognet: Mognet) -> None:
+        header, *_ = mognet("tasks", "list", "--columns", "node_id,parent_id,request_kwargs_repr,name").out.split("\n")
+        assert header.split() == ["NODE", "PARENT", "ARGUMENTS", "TASK"]
 
 
 class TestCount:

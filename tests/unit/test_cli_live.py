@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from rich.console import Console
@@ -23,7 +24,8 @@ from mognet.cli import desk as desk_module
 from mognet.cli.desk import Desk
 from mognet.cli.failures import FAILED, OK
 from mognet.cli.options import Options
-from mognet.cli.top import Picture, show_top, where
+from mognet.cli.picture import Picture
+from mognet.cli.top import Controls, show_top, where
 from mognet.cli.tree import show_tree
 from mognet.cli.watch import Board, watch_tasks
 from mognet.codec import describe_error
@@ -199,26 +201,89 @@ def drawn(view: Any, width: int, height: int) -> list[str]:
     return out.getvalue().rstrip("\n").split("\n")
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (200, 70)])
-def test_pictures_fit_the_window(width: int, height: int) -> None:
-    results = {result.id: result for result in many()}
+def full(results: dict[UUID, Result[Any]], failed: dict[UUID, Result[Any]]) -> Picture:
     error = describe_error(ValueError(NASTY))
-    failed = {id: result for id, result in results.items() if result.failed}
-    board = Board(results, dict.fromkeys(failed, error))
     nodes = [NodeStatus(node_id=f"n{n}", payload=Status(running_request_ids=[], queues=["a", "b"], slots=9)) for n in range(9)]
     numbers = ("ready", "scheduled", "running", "suspended", "workers")
     queues = [{"queue": f"q{n}"} | dict.fromkeys(numbers, 1_000_000) for n in range(9)]
     running = {id: result for id, result in results.items() if result.state == "RUNNING"}
-    picture = Picture("mognet kitchen", queues, nodes, running, failed, dict.fromkeys(failed, error), place="sqlite:///" + "x" * 100)
+    return Picture("mognet kitchen", queues, nodes, running, failed, dict.fromkeys(failed, error), place="sqlite:///" + "x" * 100)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (50, 12), (40, 10), (30, 6), (200, 70)])
+def test_pictures_fit_the_window(width: int, height: int) -> None:
+    results = {result.id: result for result in many()}
+    failed = {id: result for id, result in results.items() if result.failed}
+    board = Board(results, dict.fromkeys(failed, describe_error(ValueError(NASTY))))
+    picture = replace(full(results, failed), last="q quits")
     for view in (board, picture):
         lines = drawn(view, width, height)
         assert len(lines) <= height
         assert all(len(line) <= width for line in lines)
         assert "\x1b]" not in "".join(lines)
-    assert "20 RUNNING" in drawn(board, width, height)[-1] or width == 40
-    assert re.match(r"kit\S* +\w{8} RUNNING", drawn(board, width, height)[0])
+    assert "20 RUNNING" in drawn(board, width, height)[-1] or width <= 50
+    assert re.match(r"kit\S* +\w{8} RUNNING", drawn(board, width, height)[0]) or width < 40
     assert drawn(picture, width, height)[-1] == "q quits"
-    assert "9,000,000 ready, 9,000,000 running" in drawn(picture, width, height)[0] or width == 40
+    assert "9,000,000 ready, 9,000,000 running" in drawn(picture, width, height)[0] or width <= 50
+
+
+def picture_of_many() -> Picture:
+    results = {result.id: result for result in many()}
+    return full(results, {id: result for id, result in results.items() if result.failed})
+
+
+def test_a_small_window_loses_rows_and_columns_before_tables() -> None:
+    picture = picture_of_many()
+    heads = [line.split() for line in drawn(picture, 50, 12) if line.isupper() or " TASK" in line]
+    assert heads == [
+        ["QUEUE", "+8", "READY", "RUNNING", "WORKERS", "NOTE"],
+        ["NODE", "+8", "RUNS", "SLOTS", "QUEUES"],
+        ["ID", "+18", "TASK", "TOOK", "DONE"],
+        ["ID", "+18", "TASK", "STATE", "AGO", "NOTE"],
+    ]
+    assert sum("kitchen." in line for line in drawn(picture, 50, 12)) == 4
+    text = "\n".join(drawn(picture, 80, 24))
+    assert all(title in text for title in ("QUEUE", "NODE", "STATE", "SCHEDULED", "… and "))
+    whole = "\n".join(drawn(picture, 250, 100))
+    assert all(title in whole for title in ("SUSPENDED", "MESSAGE", "SLOTS"))
+    assert "more" not in whole
+    tables = [line for line in drawn(picture, 50, 8) if " TASK" in line or "READY" in line]
+    assert len(tables) == 3, "what runs, what failed, and the queues"
+
+
+def test_what_is_typed_at_top() -> None:
+    controls = Controls()
+
+    def type_(keys: str) -> tuple[str, bool, bool]:
+        for key in keys:
+            controls.hear(key)
+        return controls.name, controls.paused, controls.over
+
+    assert type_("p") == ("", True, False)
+    assert "p goes on" in controls.line()
+    assert type_("x/Qp") == ("Qp", True, False)
+    assert controls.line().startswith("/Qp_")
+    assert type_("\x7f\x7f\x7fa\x01ß\n") == ("aß", True, False)
+    assert "'aß'" in controls.line()
+    assert type_("P/z\x1b") == ("", False, False)
+    assert type_("/n\n\x1b") == ("", False, False)
+    assert type_("/" + "x" * 1000 + "\n")[0] == "x" * 100
+    assert type_("q")[2]
+
+
+def test_a_picture_of_some_names_and_one_that_stands_still() -> None:
+    picture = picture_of_many()
+    some = drawn(replace(picture, name="NAME.3"), 200, 70)
+    names = {match[0] for line in some if (match := re.search(r"kitchen\S+", line))}
+    assert names == {f"kitchen.with.a.long.name.{number}" for number in (3, 30, 32, 33, 35, 36, 38, 39)}
+    assert "no failures whose name has 'name.30'" in "\n".join(drawn(replace(picture, name="name.30"), 200, 70))
+    still = picture.still()
+    before = drawn(still, 200, 70)
+    for result in list(picture.running.values()):
+        picture.tell(Result(result.record._replace(state=ResultState.SUCCESS), None))  # type: ignore[arg-type]
+    assert still.now is not None
+    assert drawn(still, 200, 70) == before
+    assert "nothing runs" in "\n".join(drawn(picture, 200, 70))
 
 
 # --- in a real terminal
@@ -261,7 +326,7 @@ def terminal(tmp_path: Path) -> Any:
     pty = pytest.importorskip("pty", reason="terminals as Unix has them")
     (tmp_path / "live.py").write_text(SOURCE)
 
-    def run(*words: str, types: bytes = b"", when: str = "", **environment: str) -> str:
+    def run(*words: str, types: bytes = b"", when: str = "", then: bytes = b"", after: str = "", **environment: str) -> str:
         leader, follower = pty.openpty()
         env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI")}
         env |= {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"} | environment
@@ -279,7 +344,7 @@ def terminal(tmp_path: Path) -> Any:
                 said += piece
                 if types and when.encode() in said:
                     os.write(leader, types)
-                    types = b""
+                    types, when, then = then, after, b""
             process.wait(20)
         finally:
             process.kill()
@@ -316,6 +381,13 @@ class TestTerminal:
         assert "q quits" in said
         assert said.rstrip().endswith("code 0")
         assert "\x1b[?1049l" in said  # the other screen is left
+
+    def test_top_pauses_and_shows_some_names(self, terminal: Any) -> None:
+        said = terminal("top", types=b"\x1b[Ap/zz\npq", when="cook")
+        assert said.rstrip().endswith("code 0")
+        said = terminal("top", types=b"/c\xc3\xb6\n", when="cook", then=b"q", after="only names with 'cö'")
+        assert "nothing runs whose name has 'cö'" in said
+        assert said.rstrip().endswith("code 0")
 
     def test_ctrl_c_ends_all_cleanly(self, terminal: Any) -> None:
         for words in (("top",), ("tasks", "watch"), ("call", "cook")):

@@ -376,7 +376,7 @@ async def test_what_is_not_indexed_is_said_once(told: Callable[[], list[str]]) -
     [message] = await find(metadata={"other": 2})
     assert "'other'" in message
     assert "searchable_metadata" in message
-    assert "mognet store reindex" in message
+    assert "run `mognet APP store reindex` once" in message
     assert await find(metadata={"other": 3}) == []
     [message] = await find(metadata={"later": 2})
     assert "'later'" in message
@@ -387,6 +387,20 @@ async def test_what_is_not_indexed_is_said_once(told: Callable[[], list[str]]) -
     assert "'third'" in message
     await backend.count(by="metadata:ready")
     assert told() == []
+
+
+async def test_keys_that_callers_make_up_fill_neither_memory_nor_log(
+    told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "MOST_TOLD", 3)
+    engine = Partly()
+    backend = ResultBackend(engine, TaskRegistry(), max_metadata_size=1000, indexes=await Indexes.declare(engine, ["later"]))
+    for number in range(10):
+        await backend.count(metadata={f"{number} a": 1, f"{number} b": 1})
+    messages = told()
+    assert ["after these 3" in each for each in messages] == [False, False, True]
+    assert len(finding._told) == 3
+    assert engine.asked == 3, "once at first, and once for each of those that said something"
 
 
 async def test_an_index_that_has_become_whole_is_noticed(told: Callable[[], list[str]]) -> None:

@@ -6,7 +6,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from mognet.ids import AT_A_TIME, make_id, random_id
+from mognet.ids import AT_A_TIME, copy_id, is_copy, make_id, random_id
 
 
 def test_a_random_id_is_a_uuid_of_version_4() -> None:
@@ -53,3 +53,24 @@ def test_an_id_of_a_number() -> None:
     number = 0x12345678_1234_4234_8234_123456789ABC
     assert make_id(number) == UUID(int=number)
     assert repr(make_id(number)) == repr(UUID(int=number))
+
+
+def test_the_id_of_a_copy_is_known_as_one() -> None:
+    ids = [make_id(number * 0x9E3779B97F4A7C15F39CC0605CEDC835 & (1 << 128) - 1) for number in range(1, 501)]
+    copies = [copy_id(id, "1:2.5") for id in ids]
+    assert copies == [copy_id(id, "1:2.5") for id in ids]
+    assert len({*copies, *(copy_id(id, "2:2.5") for id in ids), *(copy_id(id, "1:2.5") for id in copies)}) == 1500
+    assert {id.variant for id in copies} == {RFC_4122}
+    assert {id.int >> 76 & 15 for id in copies} == {8}
+    assert all(is_copy(UUID(str(id))) for id in copies)
+    assert not any(is_copy(id) for id in ids)
+    assert not any(is_copy(make_id(id.int ^ 1 << bit)) for id in copies[:20] for bit in range(128))
+
+
+def test_all_free_bits_of_the_id_of_a_copy_are_used() -> None:
+    seen_0 = seen_1 = 0
+    for _ in range(400):
+        number = copy_id(random_id(), "1").int
+        seen_1 |= number
+        seen_0 |= ~number
+    assert (seen_1 & seen_0 & (1 << 128) - 1).bit_count() == 122

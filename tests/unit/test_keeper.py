@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
@@ -40,8 +41,13 @@ class Engine(MemoryEngine):
         await until(lambda: len(self.extended) >= number)
 
 
-def token() -> Token:
-    return Token(uuid4(), 1, "me")
+class Attempt(NamedTuple):
+    token: Token
+    task_name: str
+
+
+def attempt(name: str = "job") -> Attempt:
+    return Attempt(Token(uuid4(), 1, "me"), name)
 
 
 def keeper(engine: Engine, *, max_block: float = 60, lost: Callable[[set[Token]], None] = lambda _: None) -> LeaseKeeper:
@@ -56,27 +62,55 @@ async def test_started_and_stopped_at_once() -> None:
 
 
 async def test_renews_while_there_is_something_to_keep() -> None:
-    engine, kept = Engine(), token()
+    engine, kept = Engine(), attempt()
     leases = keeper(engine)
     leases.start()
     await asyncio.sleep(LEASE)
     assert engine.extended == []
-    leases.add(kept, "job")
+    leases.add(kept)
     await engine.times(3)
     leases.discard(kept)
     await leases.stop()
-    assert {tokens == {kept} for _, tokens in engine.extended} == {True}
+    assert {tokens == {kept.token} for _, tokens in engine.extended} == {True}
+
+
+async def test_it_is_woken_only_while_it_does_not_look_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that come and go one after the other would wake it for each, which costs the worker's own thread time."""
+    woken = 0
+
+    def nudge(leases: LeaseKeeper) -> None:
+        nonlocal woken
+        woken += 1
+        original(leases)
+
+    original = LeaseKeeper._nudge
+    monkeypatch.setattr(LeaseKeeper, "_nudge", nudge)
+    engine, kept = Engine(), attempt()
+    leases = keeper(engine)
+    leases.start()
+    await until(lambda: leases._wake is not None)
+    leases.add(first := attempt())
+    await until(lambda: leases._looks_soon)
+    leases.discard(first)
+    for each in [attempt() for _ in range(100)]:
+        leases.add(each)
+        leases.discard(each)
+    leases.add(kept)
+    await engine.times(1)
+    assert engine.extended[0][1] == {kept.token}
+    assert woken == 1
+    await leases.stop()
 
 
 async def test_tells_what_is_lost_in_the_workers_loop() -> None:
     told: asyncio.Future[tuple[set[Token], int]] = asyncio.get_running_loop().create_future()
-    engine, kept, lost = Engine(), token(), token()
-    engine.answer = lambda _: {kept}
+    engine, kept, lost = Engine(), attempt(), attempt()
+    engine.answer = lambda _: {kept.token}
     leases = keeper(engine, lost=lambda tokens: told.done() or told.set_result((tokens, threading.get_ident())))
     leases.start()
-    leases.add(kept, "kept")
-    leases.add(lost, "lost")
-    assert await told == ({lost}, threading.get_ident())
+    leases.add(kept)
+    leases.add(lost)
+    assert await told == ({lost.token}, threading.get_ident())
     await leases.stop()
 
 
@@ -95,7 +129,7 @@ async def test_after_a_failure_it_renews_at_once(error: Exception, caplog: pytes
     engine.answer = answer
     leases = keeper(engine)
     leases.start()
-    leases.add(token(), "job")
+    leases.add(attempt())
     await engine.times(3)
     await leases.stop()
     times = [moment for moment, _ in engine.extended]
@@ -107,7 +141,7 @@ async def test_a_blocked_loop_is_reported_then_given_up_then_taken_up_again(capl
     engine = Engine()
     leases = keeper(engine, max_block=4 * LEASE)
     leases.start()
-    leases.add(token(), "the job")
+    leases.add(attempt("the job"))
     await engine.times(1)
     task = asyncio.current_task()
     assert task is not None
@@ -138,7 +172,7 @@ async def test_an_engine_that_does_not_answer_does_not_keep_the_process(monkeypa
 
     leases = keeper(Stuck())
     leases.start()
-    leases.add(token(), "job")
+    leases.add(attempt())
     await until(entered.is_set)
     async with asyncio.timeout(1):
         await leases.stop()
@@ -165,7 +199,7 @@ async def test_an_engine_that_cannot_be_entered_is_tried_as_soon_as_it_is_back(m
     engine = Closed()
     leases = keeper(engine)
     leases.start()
-    leases.add(token(), "job")
+    leases.add(attempt())
     await until(asked.is_set)
     assert engine.extended == []
     back.set()

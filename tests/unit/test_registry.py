@@ -11,7 +11,7 @@ import pytest
 import mognet
 from mognet import App, Context
 from mognet import Context as Ctx
-from mognet.exceptions import ImproperlyConfigured
+from mognet.exceptions import ImproperlyConfigured, InvalidTaskArguments
 from mognet.registry import TaskMaker, TaskRegistry, make_task
 
 if TYPE_CHECKING:
@@ -97,3 +97,51 @@ def test_apps_may_have_tasks_of_one_name() -> None:
     one, other = App("one", url="memory://"), App("other", url="memory://")
     one.task(name="same in both")(alias)
     other.task(name="same in both")(optional)
+
+
+def plain(a: int, b: int = 2) -> object:
+    return a, b
+
+
+def named(a: int, *, b: int, c: int = 3) -> object:
+    return a, b, c
+
+
+def untyped(a, b=2, *, c=3):  # type: ignore[no-untyped-def]
+    return a, b, c
+
+
+def positional(a: int, /, b: int = 2) -> object:
+    return a, b
+
+
+def variadic(a: int, *more: int, **names: int) -> object:
+    return a, more, names
+
+
+def with_context(context: Context, a: int = 1, b: int = 2) -> object:
+    return context, a, b
+
+
+@pytest.mark.parametrize("function", [plain, named, untyped, positional, variadic])
+@pytest.mark.parametrize("args", [(), (1,), (1, 5), (1, 5, 6)])
+@pytest.mark.parametrize("names", [set(), {"a"}, {"b"}, {"c"}, {"b", "c"}, {"a", "b"}, {"other"}])
+def test_a_call_fits_as_python_has_it(function: Callable[..., Any], args: tuple[int, ...], names: set[str]) -> None:
+    kwargs = dict.fromkeys(sorted(names), 7)
+    task = make_task(function)
+    try:
+        expected = function(*args, **kwargs)
+    except TypeError:
+        with pytest.raises(InvalidTaskArguments):
+            task.arguments(args, kwargs)
+        return
+    first, rest = task.arguments(args, kwargs)
+    assert function(*first, **rest) == expected
+    assert len(first) >= len(args)
+
+
+def test_what_comes_first_is_given_by_position_as_in_the_call_that_was_written() -> None:
+    assert make_task(plain).arguments([1], {"b": 3}) == ((1, 3), {})
+    assert make_task(plain).arguments([], {"a": 1}) == ((1,), {})
+    assert make_task(named).arguments([1], {"b": 3}) == ((1,), {"b": 3})
+    assert make_task(with_context).arguments([], {"b": 3}) == ((), {"b": 3})

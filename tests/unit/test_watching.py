@@ -6,7 +6,7 @@ import asyncio
 import gc
 import random
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,54 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mognet import events, watching
-from mognet.cursors import write_cursor
+from mognet import watching
 from mognet.engines.memory import MemoryEngine
 from mognet.events import Event
-from mognet.exceptions import ConnectionError, InvalidCursor, InvalidQuery, ResultLost
-from mognet.outcomes import failed, merge_metadata, retry, revoke, succeeded
-from mognet.records import Changes, Job, Query, Record
-from mognet.states import ResultState
+from mognet.exceptions import InvalidQuery, ResultLost
+from mognet.outcomes import failed, merge_metadata, retry, succeeded
+from mognet.records import Changes, Query, Record
 from mognet.watching import Hub, Watch
-
-LEASE = 60.0
+from watches import LEASE, hasten, job, opened, rest, shrink, take
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages and boxes so small that every way through them is taken."""
-    monkeypatch.setattr(watching, "PAGE", 3)
-    monkeypatch.setattr(events, "MOST_WAITING", 4)
-    monkeypatch.setattr(events, "MOST_SEEN", 3)
-    hasten(monkeypatch)
-
-
-def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"NOT_WITHIN": 0.0, "TREES_NOT_WITHIN": 0.0, "LOOK_EVERY": 0.01, "LINGER": 0.0, "AGAIN": 0.0}.items():
-        monkeypatch.setattr(watching, name, seconds)
-
-
-@asynccontextmanager
-async def opened(engine: Any) -> AsyncIterator[Hub]:
-    hub = Hub(engine)
-    try:
-        yield hub
-    finally:
-        await hub.close()
-
-
-def job(**fields: Any) -> Job:
-    return Job(**{"id": uuid4(), "name": "task", "queue": "q", "body": b"{}", **fields})
-
-
-async def take(watch: Watch, seconds: float = 5.0) -> Event:
-    async with asyncio.timeout(seconds):
-        return await anext(watch)
-
-
-async def rest(watch: Watch) -> list[Event]:
-    async with asyncio.timeout(20):
-        return [event async for event in watch]
+    shrink(monkeypatch)
 
 
 # --- random interleavings
@@ -230,10 +195,7 @@ def test_no_final_state_goes_missing(steps: list[tuple[str, int]], eager: bool, 
                     assert not watch.ends or told[id] == records[id]
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(watching, "PAGE", 3)
-        monkeypatch.setattr(events, "MOST_WAITING", 4)
-        monkeypatch.setattr(events, "MOST_SEEN", 3)
-        hasten(monkeypatch)
+        shrink(monkeypatch)
         asyncio.run(tell())
 
 
@@ -377,220 +339,3 @@ async def test_an_inner_job_is_no_root() -> None:
     async with opened(engine) as hub:
         with pytest.raises(InvalidQuery, match=str(top.id)):
             await take(hub.watch(None, child.id, None, None))
-
-
-# --- an engine in trouble
-
-
-class Shaky(MemoryEngine):
-    """Fails, and forgets, when told."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.broken = 0
-        self.lost = False
-
-    async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008
-        if self.broken:
-            self.broken -= 1
-            raise ConnectionError("gone")
-        changes = await super().changes(since, query, limit=limit)
-        if self.lost and since is not None:
-            self.lost = False
-            return Changes([], changes.at, changes.time, lost=True)
-        return changes
-
-
-async def test_an_engine_that_cannot_be_reached_ends_no_watch(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    hasten(monkeypatch)
-    engine = Shaky()
-    async with opened(engine) as hub:
-        cursor = await hub.cursor()
-        for since in (None, cursor):
-            engine.broken = 3
-            watch = hub.watch(None, None, None, since)
-            with suppress(TimeoutError):
-                await take(watch, 0.05)
-            engine.broken = 3
-            new = job()
-            await engine.submit([new])
-            while (await take(watch)).id != new.id:
-                pass
-    assert "watching goes on while the engine cannot be reached: gone" in caplog.text
-
-
-async def test_when_notes_do_not_reach_back_what_may_have_changed_is_told(small: None) -> None:
-    now = [1_000_000.0]
-    engine = Shaky(clock=lambda: now[0])
-    old, ended, pending = job(), job(), job()
-    await engine.submit([old])
-    [claim] = await engine.claim("n", ["q"], 1, lease=LEASE)
-    await engine.settle([succeeded(claim.token, b"1")])
-    now[0] += 1000
-    await engine.submit([ended, pending])
-    async with opened(engine) as hub:
-        cursor, live = await hub.cursor(), hub.watch(None, None, None, None)
-        with suppress(TimeoutError):
-            await take(live, 0.05)
-        engine.lost = True
-        now[0] += 1000
-        [claim] = await engine.claim("n", ["q"], 1, lease=LEASE)
-        await engine.settle([succeeded(claim.token, b"1")])
-        seen = {(event := await take(live)).id: event.state for _ in range(2)}
-        assert seen == {ended.id: "SUCCESS", pending.id: "PENDING"}
-        engine.lost = True
-        late = hub.watch(None, None, None, cursor)
-        again = {(event := await take(late)).id: event.state for _ in range(2)}
-        assert again == seen
-        new = job()
-        await engine.submit([new])
-        assert (await take(late)).id == (await take(live)).id == new.id
-
-
-class Held(MemoryEngine):
-    """Keeps the answer of one reading back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held: asyncio.Event | None = None
-        self.holding = asyncio.Event()
-
-    async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008
-        changes = await super().changes(since, query, limit=limit)
-        held, self.held = self.held, None
-        if held is not None:
-            self.holding.set()
-            await held.wait()
-        return changes
-
-
-async def test_what_is_told_never_goes_back_in_time() -> None:
-    """A watch that catches up does not overtake the reader, whose older answer would then come behind."""
-    engine = Held()
-    new = job()
-    await engine.submit([new])
-    async with opened(engine) as hub:
-        cursor, live = await hub.cursor(), hub.watch(None, None, None, None)
-        with suppress(TimeoutError):
-            await take(live, 0.05)
-        answer = engine.held = asyncio.Event()
-        [claim] = await engine.claim("n", ["q"], 1, lease=LEASE)
-        await engine.holding.wait()
-        await engine.settle([succeeded(claim.token, b"1")])
-        late = hub.watch(None, None, None, cursor)
-        with suppress(TimeoutError):
-            await take(late, 0.05)
-        answer.set()
-        events: list[Event] = []
-        with suppress(TimeoutError):
-            while True:
-                events.append(await take(late, 0.2))
-        assert [event.state for event in events][-1:] == ["SUCCESS"]
-        assert [event.state for event in events].count(ResultState.RUNNING) == 0
-
-
-# --- cursors and questions
-
-
-async def test_the_snapshot_of_a_tree_can_be_left_in_the_middle(small: None) -> None:
-    engine = MemoryEngine()
-    top = job()
-    jobs = [top, *(job(parent=top.id, root=top.id) for _ in range(9))]
-    for new in jobs:
-        await engine.submit([new])
-    async with opened(engine) as hub:
-        told: list[UUID] = []
-        cursor = None
-        while len(told) < len(jobs):
-            watch = hub.watch(None, top.id, None, cursor)
-            for _ in range(2):
-                event = await take(watch)
-                told.append(event.id)
-                cursor = event.cursor
-        assert told == [new.id for new in jobs]
-
-
-@pytest.mark.parametrize(
-    "cursor",
-    [
-        "",
-        "x",
-        "é",
-        write_cursor("watch", "elsewhere", "1", 1.0),
-        write_cursor("find", "here", "1", 1.0),
-        *(
-            write_cursor("watch", "here", *parts)
-            for parts in (
-                (),
-                ("1",),
-                (1, 1.0),
-                ("1", "now"),
-                ("nowhere", 1.0),
-                ("1", float("nan")),
-                ("1", 10**400),
-                ("1", 1.0, -1.0, 10**400, 1, "0" * 32),
-                ("1", 1.0, -1.0, 1.7e308, 1, "0" * 32),
-                ("1", 1.0, -1.0, 0.0, 2**63 - 1, "0" * 32),
-            )
-        ),
-    ],
-)
-async def test_cursors_that_are_none(cursor: str) -> None:
-    engine = MemoryEngine()
-    engine._store.identity = "here"
-    async with opened(engine) as hub:
-        with pytest.raises(InvalidCursor):
-            await take(hub.watch(None, None, None, cursor))
-
-
-def test_questions_that_are_none() -> None:
-    hub = Hub(MemoryEngine())
-    id = uuid4()
-    for args in ((id, id, None), (id, None, {"a": 1}), (None, id, {"a": 1}), (None, None, {}), (None, None, {"a": []})):
-        with pytest.raises(InvalidQuery):
-            hub.watch(*args, since=None)
-    for value in (float("nan"), "\ud800", object()):
-        with pytest.raises(InvalidQuery, match="'tenant'"):
-            hub.watch(None, None, {"tenant": value}, None)
-    with pytest.raises(InvalidQuery, match="strings"):
-        hub.watch(None, None, {1: 2}, None)  # type: ignore[dict-item]
-
-
-async def test_what_is_new_in_the_metadata() -> None:
-    engine = MemoryEngine()
-    new = job(metadata=b'{"a":1,"b":{"c":1}}')
-    async with opened(engine) as hub:
-        watch = hub.watch(None, None, {"b.c": [1, 2], "a": 1}, await hub.cursor())
-        await engine.submit([new, job(metadata=b'{"a":1}'), job(metadata=b'{"a":2,"b":{"c":1}}')])
-        assert (await take(watch)).changed == {"a", "b"}
-        await engine.update(new.id, merge_metadata(b'{"b":{"c":2},"d":null}'))
-        event = await take(watch)
-        assert (event.changed, event.metadata) == ({"b", "d"}, {"a": 1, "b": {"c": 2}, "d": None})
-        await engine.update(new.id, revoke())
-        event = await take(watch)
-        assert (event.changed, event.state, event.done) == (frozenset(), ResultState.REVOKED, True)
-        assert event.to_dict()["changed"] == []
-
-
-async def test_who_comes_while_the_reader_lags_behind_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where more changes than can be read, there is always more."""
-
-    class Flooded(MemoryEngine):
-        async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008
-            await asyncio.sleep(0.001)
-            changes = await super().changes(since, query, limit=limit)
-            return changes if since is None else changes._replace(more=True)
-
-    hasten(monkeypatch)
-    engine = Flooded()
-    async with opened(engine) as hub:
-        [first, second] = jobs = [job(), job()]
-        await engine.submit(jobs)
-        assert (await take(hub.watch(first.id, None, None, None))).id == first.id
-        watch = hub.watch(None, None, None, None)
-        waiting = asyncio.create_task(anext(watch))
-        while watch._box not in hub._live.boxes:  # noqa: ASYNC110 - a moment
-            await asyncio.sleep(0)
-        assert (await take(hub.watch(second.id, None, None, None))).id == second.id
-        waiting.cancel()
-        await asyncio.wait([waiting])

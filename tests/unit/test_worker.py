@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from mognet import App, AppConfig, Context, ResultState
+from mognet import App, AppConfig, Context, Middleware, ResultState
 from mognet.engines.memory import MemoryEngine
 from mognet.exceptions import ConnectionError
 from mognet.outcomes import Outcome, succeeded
-from mognet.records import Job, Query, Record
+from mognet.records import Claim, Job, Query, Record
 from mognet.registry import global_registry
 from mognet.settling import Settler
 
@@ -24,6 +27,9 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No tasks of other tests' modules, which may have the same names."""
     monkeypatch.setattr(global_registry, "_by_name", {})
     monkeypatch.setattr(global_registry, "_by_function", {})
+
+
+async def noop() -> None: ...
 
 
 def make_app(url: str | None = None, **settings: object) -> App:
@@ -52,7 +58,7 @@ def make_app(url: str | None = None, **settings: object) -> App:
             await context.gather(slow, await context.submit(fail))
         return str(await context.gather(slow))
 
-    app.__dict__.update(nap=nap, impatient=impatient, gatherer=gatherer)
+    app.__dict__.update(nap=nap, fail=fail, impatient=impatient, gatherer=gatherer)
     return app
 
 
@@ -141,6 +147,99 @@ async def test_a_burst_ends_when_the_last_end_is_stored_late() -> None:
         assert await app.engine.count(Query()) == {"SUCCESS": 3}
 
 
+async def test_slots_are_filled_again_before_the_ends_of_those_that_had_them_are_stored() -> None:
+    """While an engine stores the ends, the next jobs run already."""
+    asked: list[str] = []
+
+    class Asked(MemoryEngine):
+        async def claim(self, *args: Any, **kwargs: Any) -> list[Claim]:
+            asked.append("claim")
+            return await super().claim(*args, **kwargs)
+
+        async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
+            asked.append(f"settle {len(outcomes)}")
+            return await super().settle(outcomes)
+
+    app = make_app(minimum_concurrency=10)
+    app.task(name="noop")(noop)
+    async with app:
+        app.engine._engine = Asked("worker", store=app.engine._engine._store)  # type: ignore[attr-defined]
+        await app.submit_many([app.create_request(noop) for _ in range(30)])
+        working = asyncio.create_task(app.start())
+        async with asyncio.timeout(5):
+            while (await app.engine.count(Query())) != {"SUCCESS": 30}:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert asked[:3] == ["claim", "claim", "settle 10"]
+        working.cancel()
+        await asyncio.wait([working])
+
+
+async def test_an_engine_that_is_behind_with_ends_gets_no_more_of_them() -> None:
+    """Jobs whose ends are not stored run again after a crash: no more of them than twice the slots."""
+    may_settle, claimed = asyncio.Event(), 0
+
+    class Behind(MemoryEngine):
+        async def claim(self, *args: Any, **kwargs: Any) -> list[Claim]:
+            nonlocal claimed
+            claims = await super().claim(*args, **kwargs)
+            claimed += len(claims)
+            return claims
+
+        async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
+            await may_settle.wait()
+            return await super().settle(outcomes)
+
+    app = make_app(minimum_concurrency=5)
+    app.task(name="noop")(noop)
+    async with app:
+        app.engine._engine = Behind("worker", store=app.engine._engine._store)  # type: ignore[attr-defined]
+        await app.submit_many([app.create_request(noop) for _ in range(100)])
+        working = asyncio.create_task(app.start(burst=True))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert claimed == 10
+        may_settle.set()
+        async with asyncio.timeout(5):
+            await working
+        assert await app.engine.count(Query()) == {"SUCCESS": 100}
+
+
+async def test_an_end_that_cannot_be_logged_is_an_end(caplog: pytest.LogCaptureFixture) -> None:
+    def choke(record: logging.LogRecord) -> bool:
+        if "succeeded" in record.getMessage():
+            raise RuntimeError("a filter's bug")
+        return True
+
+    app = make_app()
+    log = logging.getLogger("mognet.task")
+    log.addFilter(choke)
+    try:
+        with caplog.at_level(logging.INFO, log.name):
+            async with app:
+                await app.submit_many([call(app, "nap") for _ in range(3)])
+                async with asyncio.timeout(5):
+                    await app.start(burst=True)
+                assert await app.engine.count(Query()) == {"SUCCESS": 3}
+    finally:
+        log.removeFilter(choke)
+    assert caplog.text.count("went wrong") == 3
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+async def test_the_line_at_the_end_belongs_to_the_job(caplog: pytest.LogCaptureFixture, hooked: bool) -> None:
+    app = make_app()
+    if hooked:
+        app.add_middleware(Middleware())
+    with caplog.at_level(logging.INFO, "mognet.task"):
+        async with app:
+            jobs = await app.submit_many([call(app, name) for name in ("nap", "nap", "fail")])
+            async with asyncio.timeout(5):
+                await app.start(burst=True)
+    ends = [record for record in caplog.records if record.name == "mognet.task" and "started" not in record.getMessage()]
+    assert sorted(record.__dict__["task_id"] for record in ends) == sorted(str(job.id) for job in jobs)
+    assert all(record.__dict__["task_id"] in record.getMessage() for record in ends)
+
+
 async def test_an_end_whose_answer_was_lost_is_recognised() -> None:
     class Forgetful(MemoryEngine):
         lost = 1
@@ -156,6 +255,8 @@ async def test_an_end_whose_answer_was_lost_is_recognised() -> None:
     config = AppConfig(node_id="me")
     await engine.submit([Job(uuid4(), "task", "queue", b"")])
     (claim,) = await engine.claim("me", ["queue"], 1, lease=15)
-    record = await Settler(engine, config).settle(succeeded(claim.token, b"1"))
-    assert record is not None
-    assert record.state is ResultState.SUCCESS
+    record: asyncio.Future[Record | Exception | None] = asyncio.get_running_loop().create_future()
+    Settler(engine, config).settle(succeeded(claim.token, b"1"), record.set_result, copy_context())
+    stored = await record
+    assert isinstance(stored, Record)
+    assert stored.state is ResultState.SUCCESS

@@ -15,6 +15,7 @@ from mognet.cli.durations import parse_duration
 from mognet.cli.failures import FAILED, OK, TIMED_OUT, USAGE, CommandError
 from mognet.cli.follow import Follower, follower
 from mognet.cli.ids import short
+from mognet.cli.jobs import describe, end_of
 from mognet.cli.taskargs import find_task, make_request, parse_values
 from mognet.cli.text import clean, json_text, span
 from mognet.codec import dumps, loads
@@ -61,14 +62,14 @@ def prepare(desk: Desk, wanted: Call) -> Request[Any]:
 
 
 async def submit_task(desk: Desk, wanted: Call) -> int:
-    """Submit, and print the id."""
+    """Submit, and print the id; as JSON, the job."""
     result = await desk.app.submit(prepare(desk, wanted))
-    print(result.id)
+    print(json_text(result.to_dict(), indent=2) if desk.json else result.id)
     return OK
 
 
 async def call_task(desk: Desk, wanted: Call, timeout: str | None) -> int:
-    """Submit, show how it goes, and print the value."""
+    """Submit, show how it goes, and print the value; as JSON, the job with its value or error."""
     limit = None if timeout is None else parse_duration(timeout, "--timeout")
     request = prepare(desk, wanted)
     result = await desk.app.submit(request)
@@ -82,6 +83,9 @@ async def call_task(desk: Desk, wanted: Call, timeout: str | None) -> int:
     if not ended:
         with suppress(MognetError):  # what was last known will do
             await result.refresh()
+    if desk.json:
+        print(json_text(await describe(result) | await end_of(result), indent=2))
+    if not ended:
         desk.note(f"… still {result.state} after {span(limit)}; the job goes on. See it: {_see(desk, result)}")
         return TIMED_OUT
     return await tell_end(desk, result)
@@ -142,7 +146,8 @@ async def tell_end(desk: Desk, result: Result[Any]) -> int:
         except ResultValueLost as lost:
             raise CommandError(str(lost), FAILED) from None
         desk.note(f"✓ succeeded{took}{waited}")
-        print(json_text(value, indent=2 if sys.stdout.isatty() else None))
+        if not desk.json:
+            print(json_text(value, indent=2 if sys.stdout.isatty() else None))
         return OK
     error = await result.error()
     what = f": {error.type_name.rpartition(':')[2].removeprefix('builtins.')}: {error.message}" if error is not None else ""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from mognet.cli.filters import Which
+else:
+    Which = Any  # filters bring the app along, and are imported where they are needed
 
 
 class Format(str, Enum):  # noqa: UP042 - older typers show a StrEnum's choices badly
@@ -40,23 +45,45 @@ Since = Annotated[
 Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only what was submitted so long ago or earlier.")]
 
 
-def _which(where: list[str] | None, states: list[str] | None, *words: str | None) -> Which:
-    from mognet.cli.filters import Which
+_FILTERS = {
+    "where": Where,
+    "state": State,
+    "name": Name,
+    "queue": Queue,
+    "node": Node,
+    "root": Root,
+    "parent": Parent,
+    "since": Since,
+    "until": Until,
+}
+"""In the order of :class:`mognet.cli.filters.Which`."""
 
-    return Which(where or [], states or [], *words)
+
+def about_many(command: Callable[..., int]) -> Callable[..., int]:
+    """The command with the options that say which jobs, in the place of its parameter ``which``."""
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name == "which":
+            parameters += [parameter.replace(name=name, default=None, annotation=option) for name, option in _FILTERS.items()]
+        else:
+            parameters.append(parameter)
+
+    def run(**given: Any) -> int:
+        from mognet.cli.filters import Which
+
+        where, states, *words = (given.pop(name) for name in _FILTERS)
+        return command(**given, which=Which(where or [], states or [], *words))
+
+    functools.update_wrapper(run, command)
+    run.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
+@about_many
 def tasks_list(
     context: typer.Context,
-    where: Where = None,
-    state: State = None,
-    name: Name = None,
-    queue: Queue = None,
-    node: Node = None,
-    root: Root = None,
-    parent: Parent = None,
-    since: Since = None,
-    until: Until = None,
+    which: Which,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = 50,
     after: Annotated[str | None, typer.Option("--after", metavar="CURSOR", help="Go on behind a job: its cursor.")] = None,
     columns: Annotated[
@@ -70,23 +97,15 @@ def tasks_list(
     from mognet.cli.desk import serve
     from mognet.cli.listing import Page, list_tasks
 
-    which = _which(where, state, name, queue, node, root, parent, since, until)
     page = Page(limit, columns, after)
     return serve(context.obj, lambda desk: list_tasks(desk, which, page), json=json or format is Format.json, poll=poll)
 
 
+@about_many
 def tasks_count(
     context: typer.Context,
+    which: Which,
     by: Annotated[str, typer.Option("--by", metavar="WHAT", help="state, queue, name or metadata:KEY.")] = "state",
-    where: Where = None,
-    state: State = None,
-    name: Name = None,
-    queue: Queue = None,
-    node: Node = None,
-    root: Root = None,
-    parent: Parent = None,
-    since: Since = None,
-    until: Until = None,
     format: FormatOption = Format.text,
     json: JsonOption = False,
     poll: PollOption = None,
@@ -95,22 +114,14 @@ def tasks_count(
     from mognet.cli.counting import count_tasks
     from mognet.cli.desk import serve
 
-    which = _which(where, state, name, queue, node, root, parent, since, until)
     return serve(context.obj, lambda desk: count_tasks(desk, which, by), json=json or format is Format.json, poll=poll)
 
 
+@about_many
 def tasks_revoke(
     context: typer.Context,
+    which: Which,
     ids: IdsArgument = None,
-    where: Where = None,
-    state: State = None,
-    name: Name = None,
-    queue: Queue = None,
-    node: Node = None,
-    root: Root = None,
-    parent: Parent = None,
-    since: Since = None,
-    until: Until = None,
     force: Annotated[
         bool, typer.Option("--force", help="Also what a finished job has left unfinished; mark an id that is not known yet.")
     ] = False,
@@ -122,22 +133,14 @@ def tasks_revoke(
     from mognet.cli.changing import revoke_tasks
     from mognet.cli.desk import serve
 
-    which = _which(where, state, name, queue, node, root, parent, since, until)
     return serve(context.obj, lambda desk: revoke_tasks(desk, ids or [], which, force=force, yes=yes), json=json or format is Format.json)
 
 
+@about_many
 def tasks_retry(
     context: typer.Context,
+    which: Which,
     ids: IdsArgument = None,
-    where: Where = None,
-    state: State = None,
-    name: Name = None,
-    queue: Queue = None,
-    node: Node = None,
-    root: Root = None,
-    parent: Parent = None,
-    since: Since = None,
-    until: Until = None,
     as_new: Annotated[bool, typer.Option("--as-new", help="Copies with ids of their own; the jobs stay as they are.")] = False,
     delay: Annotated[str | None, typer.Option("--delay", metavar="TIME", help="Not before so long from now: 10s, 5m, 2h.")] = None,
     yes: YesOption = False,
@@ -151,7 +154,6 @@ def tasks_retry(
     from mognet.cli.changing import retry_tasks
     from mognet.cli.desk import serve
 
-    which = _which(where, state, name, queue, node, root, parent, since, until)
     return serve(
         context.obj,
         lambda desk: retry_tasks(desk, ids or [], which, as_new=as_new, delay=delay, yes=yes),
@@ -159,18 +161,11 @@ def tasks_retry(
     )
 
 
+@about_many
 def tasks_delete(
     context: typer.Context,
+    which: Which,
     ids: IdsArgument = None,
-    where: Where = None,
-    state: State = None,
-    name: Name = None,
-    queue: Queue = None,
-    node: Node = None,
-    root: Root = None,
-    parent: Parent = None,
-    since: Since = None,
-    until: Until = None,
     yes: YesOption = False,
     format: FormatOption = Format.text,
     json: JsonOption = False,
@@ -179,7 +174,6 @@ def tasks_delete(
     from mognet.cli.changing import delete_tasks
     from mognet.cli.desk import serve
 
-    which = _which(where, state, name, queue, node, root, parent, since, until)
     return serve(context.obj, lambda desk: delete_tasks(desk, ids or [], which, yes=yes), json=json or format is Format.json)
 
 

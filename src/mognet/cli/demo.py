@@ -163,8 +163,8 @@ class Demo:
 
     async def _watch(self, result: Result[Any], view: View) -> None:
         while True:
+            await result.refresh()  # first, so that the picture of the end is that of the end
             picture, listed = await self._look(result)
-            await result.refresh()
             view.show(picture, last=result.done)
             if result.done:
                 return

@@ -29,6 +29,12 @@ _GAP = 2
 _LEAST = 8
 """How narrow a column may become."""
 
+_EASY = 12
+"""How narrow, while there is another one to do without."""
+
+_ROOMY = 4
+"""Lines of a table that can spare one to say how much is left out."""
+
 STATE_STYLES = {
     ResultState.PENDING: "cyan",
     ResultState.RUNNING: "blue",
@@ -63,13 +69,18 @@ class Sheet:
     """What is said when there are no rows."""
     more: int = 0
     """Rows that are left out at the end."""
+    spare: Sequence[str] = ()
+    """Titles of columns that a narrow terminal does without, the first of them first; others stay, however narrow it is."""
+    tight: bool = False
+    """Whether there is no line to say how much is left out: then the first title does."""
 
     def fit(self, height: int) -> Sheet:
         """What of it a terminal of so many lines can show, and how much is left out."""
-        room = max(1, height - 2)  # the titles, and the line that says how much is left out
         if len(self.rows) < height:
             return self
-        return replace(self, rows=self.rows[:room], more=len(self.rows) - room)
+        tight = height < _ROOMY
+        room = max(1, height - (1 if tight else 2))  # the titles, and the line that says how much is left out
+        return replace(self, rows=self.rows[:room], more=len(self.rows) - room, tight=tight)
 
     def plain(self) -> str:
         """As text for a pipe: nothing is cut."""
@@ -86,29 +97,39 @@ class Sheet:
         from rich.table import Table
 
         if not self.rows:
-            return _text([Span(self.empty, "dim")])
+            return _cut(_text([Span(self.empty, "dim")]))
+        if self.tight:
+            first, *rest = self.columns
+            return replace(self, columns=[first._replace(title=f"{first.title} +{self.more:,}"), *rest], more=0, tight=False).rich(width)
+        widths = self._widths(width)
+        if widths is None:
+            return self._without(next(title for title in self.spare if title in self._titles())).rich(width)
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-        for column, cells in zip(self.columns, self._widths(width), strict=True):
+        for column, cells in zip(self.columns, widths, strict=True):
             table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis", width=cells)
         for row in self.rows:
             table.add_row(*(_text([cell]) for cell in row))
-        if not self.more:
-            return table
-        more = _text([_left_out(self.more)])
-        more.no_wrap, more.overflow = True, "ellipsis"
-        return Group(table, more)
+        return Group(table, _cut(_text([_left_out(self.more)]))) if self.more else table
 
-    def _widths(self, width: int) -> list[int]:
-        """What each column gets: its full width, or, if that is too much, the widest that may shrink give way."""
+    def _titles(self) -> list[str]:
+        return [column.title for column in self.columns]
+
+    def _without(self, title: str) -> Sheet:
+        kept = [i for i, column in enumerate(self.columns) if column.title != title]
+        return replace(self, columns=[self.columns[i] for i in kept], rows=[[row[i] for i in kept] for row in self.rows])
+
+    def _widths(self, width: int) -> list[int] | None:
+        """What each column gets: its full width, or, if that is too much, the widest that may shrink give way. None: one has to go."""
         from rich.cells import cell_len
 
         lines = [[column.title for column in self.columns], *([_plain(cell) for cell in row] for row in self.rows)]
         widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+        crowded = not set(self._titles()).isdisjoint(self.spare)
         able = [i for i, column in enumerate(self.columns) if column.shrink]
         while able and sum(widths) + _GAP * (len(widths) - 1) > width:
             widest = max(able, key=lambda i: widths[i])
-            if widths[widest] <= _LEAST:
-                break
+            if widths[widest] <= (_EASY if crowded else _LEAST):
+                return None if crowded else widths
             widths[widest] -= 1
         return widths
 
@@ -137,9 +158,7 @@ class Lines:
         from rich.console import Group
 
         texts = [_text(line) for line in self.lines]
-        for text in texts if self.cut else ():
-            text.no_wrap, text.overflow = True, "ellipsis"
-        return Group(*texts)
+        return Group(*(map(_cut, texts) if self.cut else texts))
 
 
 class View(Protocol):
@@ -177,3 +196,8 @@ def _text(line: Line) -> Text:
     from rich.text import Text
 
     return Text.assemble(*((_plain(piece), piece.style if isinstance(piece, Span) else "") for piece in line))
+
+
+def _cut(text: Text) -> Text:
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text

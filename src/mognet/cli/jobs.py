@@ -20,16 +20,20 @@ async def get_task(desk: Desk, id: str, *, include_value: bool) -> int:
     result = await find(desk.app.result_backend, id)
 
     async def look() -> Answer:
-        data = result.to_dict()
-        data["children_count"] = await result.children.count()
-        more = await _end(result) if include_value else {}
+        data = await describe(result)
+        more = await end_of(result) if include_value else {}
         return Answer(data | more, Lines(await _lines(result, data, more)))
 
     await desk.show(look)
     return OK
 
 
-async def _end(result: Result[Any]) -> dict[str, Any]:
+async def describe(result: Result[Any]) -> dict[str, Any]:
+    """All that is known of a job, but what it left."""
+    return result.to_dict() | {"children_count": await result.children.count()}
+
+
+async def end_of(result: Result[Any]) -> dict[str, Any]:
     """What the job left: its value, or its error."""
     data: dict[str, Any] = {"value": None, "value_lost": False, "error": None}
     if result.successful:

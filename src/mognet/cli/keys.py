@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+ENTER, ERASE, ESCAPE = "\n", "\x7f", "\x1b"
+
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.)")
+"""What arrows and function keys send."""
 
 
 @contextmanager
-def keys(*wanted: str) -> Iterator[asyncio.Event]:
-    """Inside the context, the event is set when one of these keys is pressed. Where the terminal cannot tell, it never is."""
-    pressed = asyncio.Event()
+def keys(hear: Callable[[str], None]) -> Iterator[None]:
+    """Inside the context, each key that is pressed is handed over: a character; arrows and the like are left out.
+
+    Where the terminal cannot tell, none is.
+    """
     try:
         import termios
         import tty
     except ImportError:  # not on this system
-        yield pressed
+        yield
         return
     if not sys.stdin.isatty():
-        yield pressed
+        yield
         return
     loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
     before = termios.tcgetattr(stdin)
+    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
 
     def read() -> None:
-        typed = os.read(stdin, 64)
+        typed = os.read(stdin, 1024)
         if not typed:  # the terminal is gone
             loop.remove_reader(stdin)
-        if any(key.encode() in typed for key in wanted):
-            pressed.set()
+        for key in _SEQUENCE.sub("", decoder.decode(typed)).replace("\r", ENTER).replace("\b", ERASE):
+            hear(key)
 
     try:
         tty.setcbreak(stdin)  # Ctrl-C stays a signal
         loop.add_reader(stdin, read)
-        yield pressed
+        yield
     finally:
         loop.remove_reader(stdin)
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)

@@ -49,11 +49,12 @@ def _crashes(result: Result[Any]) -> int:
     return max(0, result.unexpected_retry_count - (result.state is ResultState.RUNNING))
 
 
-def took(result: Result[Any]) -> str:
+def took(result: Result[Any], now: float | None = None) -> str:
     """How long it ran, or has been running."""
     if result.started is None:
         return ""
-    return span(result.duration if result.duration is not None else time.time() - result.started.timestamp())
+    until = time.time() if now is None else now
+    return span(result.duration if result.duration is not None else until - result.started.timestamp())
 
 
 def note(result: Result[Any], error: ErrorInfo | None) -> Span | str:
@@ -86,7 +87,8 @@ _COLUMNS: dict[str, tuple[Column, _Cell]] = {
     "metadata": (Column("METADATA", shrink=True), lambda row: json_text(row.result.metadata)),
 }
 _USUAL = ("id", "task", "queue", "state", "age", "took", "try", "note")
-_SAME = {"name": "task", "attempt": "try", "arguments": "args"}
+_SAME = {"name": "task", "attempt": "try", "arguments": "args", "node_id": "node", "parent_id": "parent", "request_kwargs_repr": "args"}
+"""Other words for columns: those of the JSON."""
 
 
 async def list_tasks(desk: Desk, which: Which, page: Page) -> int:

@@ -198,6 +198,7 @@ def call(
     priority: _PriorityOption = None,
     delay: _DelayOption = None,
     metadata: _MetadataOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the job with its value or error, as JSON.")] = False,
 ) -> int:
     """Submit a job, show how it goes, and print its value.
 
@@ -207,7 +208,7 @@ def call(
     from mognet.cli.desk import serve
 
     wanted = Call(task, values or [], queue, priority, delay, metadata or [])
-    return serve(context.obj, lambda desk: call_task(desk, wanted, timeout))
+    return serve(context.obj, lambda desk: call_task(desk, wanted, timeout), json=json)
 
 
 @app.command()
@@ -219,13 +220,14 @@ def submit(
     priority: _PriorityOption = None,
     delay: _DelayOption = None,
     metadata: _MetadataOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the job, as JSON.")] = False,
 ) -> int:
     """Submit a job, print its id, and leave."""
     from mognet.cli.call import Call, submit_task
     from mognet.cli.desk import serve
 
     wanted = Call(task, values or [], queue, priority, delay, metadata or [])
-    return serve(context.obj, lambda desk: submit_task(desk, wanted))
+    return serve(context.obj, lambda desk: submit_task(desk, wanted), json=json)
 
 
 tasks_app.command("list")(tasks_list)

@@ -121,8 +121,8 @@ class GuardedEngine:
     async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
         return await self._repeat("changes", lambda: self._engine.changes(since, query, limit=limit))
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
-        return await self._within("log", self._deadline, lambda: self._engine.log(token, lines, keep=keep))
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
+        return await self._within("log", self._deadline, lambda: self._engine.log(lines, keep=keep))
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
         return await self._repeat("logs", lambda: self._engine.logs(id, after=after))

@@ -27,6 +27,10 @@ SPREAD = 0.5
 """Seconds over which those are spread who have noticed the return in the same moment."""
 
 
+CHECK = "see that the server runs and the URL is right, or ask mognet doctor"
+"""What to do about one that cannot be reached."""
+
+
 @dataclass(frozen=True)
 class Door:
     """Where a server listens, and a question that it answers to anybody, without a login."""

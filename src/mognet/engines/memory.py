@@ -326,14 +326,14 @@ class MemoryEngine(MemoryRows):
 
     # what a job logs
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
         with self._store.lock:
-            row = self._held(token)
-            if row is None:
-                return False
-            row.log = deque([*row.log, *(LogLine(row.logged + n, line) for n, line in enumerate(lines, 1))], maxlen=keep)
-            row.logged += len(lines)
-            return True
+            rows = {token: row for token in lines if (row := self._held(token)) is not None}
+            for token, row in rows.items():
+                new = [LogLine(number, line) for number, line in enumerate(lines[token], row.logged + 1)]
+                row.log = deque([*row.log, *new], maxlen=keep)
+                row.logged += len(new)
+            return set(rows)
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
         with self._store.lock:

@@ -273,8 +273,8 @@ async def test_all_that_failed_run_again(app: App) -> None:
     assert await app.retry_many(**ACME, state=["SUCCESS", "RUNNING", "PENDING"]) == 0
 
 
-async def test_copies_are_made_once(lab: Lab, idle: App) -> None:
-    """Whoever repeats it makes no second copies; a job that has failed anew gets a new one."""
+async def test_copies_are_made_once(lab: Lab, idle: App, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever repeats it makes no second copies, nor copies of copies; a job that has failed anew gets a new one."""
     worker = await lab.working()
     oven = Oven(worker)
     ids = await oven.fail(idle, 3)
@@ -288,9 +288,22 @@ async def test_copies_are_made_once(lab: Lab, idle: App) -> None:
     await lab.start(worker)
     for result in results:
         await soon(result.wait())
+        assert result.state == "FAILURE"
+    caplog.clear()
+    for _ in range(2):
+        assert await worker.retry_many(**ACME, as_new=True) == 0
+    assert "3 jobs are copies" in caplog.text
     again = await worker.retry(ids[0])
     await soon(again.wait())
-    assert await worker.retry_many(**ACME, as_new=True) == 4, "three copies have failed, and one job once more"
+    assert await worker.retry_many(**ACME, as_new=True) == 1
+    await worker.result_backend.delete(ids[1])
+    assert await worker.retry_many(**ACME, as_new=True) == 0, "also if the job is gone"
+    await until(lambda: len(oven.calls) == 8)
+    await nothing_runs(worker)
+    other = await worker.retry(results[0].id, as_new=True)
+    await soon(other.wait())
+    oven.mended = True
+    assert await worker.retry_many(**ACME) == 7, "four copies, one that was asked for by its id, and two jobs"
 
 
 async def test_what_cannot_run_again_is_left_out(idle: App, caplog: pytest.LogCaptureFixture) -> None:

@@ -183,7 +183,7 @@ async def test_looking_at_every_job_is_said(lab: Lab, told: pytest.LogCaptureFix
         assert await found(app, metadata={"color": "red"}) == set()
     [message] = [record.getMessage() for record in told.records if record.name == "mognet.finding"]
     assert "'color'" in message
-    assert "mognet store reindex" in message
+    assert "mognet APP store reindex" in message
 
 
 async def test_cursors_belong_to_one_app(lab: Lab) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from mognet import App, Context, Request, Result, Retry
+from mognet import App, Context, Request, Result, Retry, joblogs
+from mognet import worker as worker_module
 from mognet.joblogs import _Listening
 
 from .conftest import Lab, soon, until
@@ -149,11 +152,11 @@ async def test_lines_that_are_being_written_when_the_job_ends_come_first(lab: La
     app = await lab.working(keep_logs=10)
     write, going, go = app.engine.log, asyncio.Event(), asyncio.Event()
 
-    async def slow(token: Any, lines: Any, *, keep: int) -> bool:
+    async def slow(lines: Any, *, keep: int) -> Any:
         if not going.is_set():
             going.set()
             await go.wait()
-        return await write(token, lines, keep=keep)
+        return await write(lines, keep=keep)
 
     monkeypatch.setattr(app.engine, "log", slow)
 
@@ -172,11 +175,11 @@ async def test_an_engine_with_a_bug_ends_no_keeping(lab: Lab, monkeypatch: pytes
     app = await lab.working(keep_logs=10)
     write, failed = app.engine.log, asyncio.Event()
 
-    async def broken(token: Any, lines: Any, *, keep: int) -> bool:
+    async def broken(lines: Any, *, keep: int) -> Any:
         if not failed.is_set():
             failed.set()
             raise RuntimeError("a bug")
-        return await write(token, lines, keep=keep)
+        return await write(lines, keep=keep)
 
     monkeypatch.setattr(app.engine, "log", broken)
 
@@ -208,6 +211,59 @@ async def test_prints_if_asked(lab: Lab, capsys: pytest.CaptureFixture[str]) -> 
     await lab.close()
     assert _Listening._printing == _Listening._listeners == 0
     assert sys.stdout is not before
+
+
+async def test_lines_that_are_written_together(lab: Lab) -> None:
+    app = await lab.working(keep_logs=10, keep_prints=True)
+    await until(lambda: _Listening._printing)
+
+    @app.task(name="work")
+    def work() -> None:
+        sys.stdout.writelines(line for line in ("one\n", "two\n"))
+
+    assert await messages(await ended(app, Request(name="work"))) == ["one", "two"]
+
+
+async def test_an_executors_threads_belong_to_the_job_if_they_are_given_its_variables(lab: Lab) -> None:
+    app = await lab.working(keep_logs=10, keep_prints=True)
+    await until(lambda: _Listening._printing)
+
+    @app.task(name="work")
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, contextvars.copy_context().run, print, "printed")
+        await loop.run_in_executor(None, contextvars.copy_context().run, log.info, "logged")
+
+    assert await messages(await ended(app, Request(name="work"))) == ["printed", "logged"]
+
+
+@pytest.mark.parametrize("swallows", ["cancellation", "its end, too"])
+async def test_of_an_attempt_that_is_ended_by_force(lab: Lab, monkeypatch: pytest.MonkeyPatch, swallows: str) -> None:
+    """Its last lines are kept, also those of its clean-up, and those of one that can only be left behind."""
+    monkeypatch.setattr(worker_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(joblogs, "FLUSH_EVERY", 3600.0)
+    app, reader, begun = await lab.working(keep_logs=10), await lab.connected(), asyncio.Event()
+
+    @app.task(name="work")
+    async def work() -> None:
+        log.info("hello")
+        begun.set()
+        with suppress(GeneratorExit if swallows == "its end, too" else ()):
+            await deaf()
+        await asyncio.sleep(0)
+
+    async def deaf() -> None:
+        try:
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+        finally:
+            log.info("cleaned up")
+
+    result = await reader.submit(Request(name="work"))
+    await soon(begun.wait())
+    await soon(app.close())
+    assert await messages(result) == ["hello", "cleaned up"]
 
 
 async def test_gone_with_the_record(lab: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -264,3 +265,29 @@ async def test_a_hook_sees_what_the_record_says(app: App) -> None:
     await soon(app.run(work))
     await until(lambda: seen)
     assert seen == [[5, {"a": 1}, True]]
+
+
+async def test_all_hooks_of_an_attempt_share_its_variables(app: App) -> None:
+    """So what a hook opens at the start, as a trace's span, another can close at the end."""
+    span: ContextVar[str] = ContextVar("span", default="none")
+    closed: list[str] = []
+
+    class Spans(Middleware):
+        async def on_task_starting(self, context: Context) -> None:
+            context.token_of_span = span.set(f"span of {context.request.args[0]}")  # type: ignore[attr-defined]
+
+        async def on_task_completed(self, result: Result[Any], context: Context | None = None) -> None:
+            closed.append(span.get())
+            span.reset(context.token_of_span)  # type: ignore[union-attr]
+            closed.append(span.get())
+
+    app.add_middleware(Spans())
+
+    @app.task
+    async def work(number: int) -> str:
+        return span.get()
+
+    assert await soon(app.run(work, 1)) == "span of 1"
+    assert await soon(app.run(work, 2)) == "span of 2"
+    await until(lambda: len(closed) == 4)
+    assert closed == ["span of 1", "none", "span of 2", "none"]

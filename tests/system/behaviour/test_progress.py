@@ -185,6 +185,48 @@ async def test_tracking(app: App) -> None:
     assert (progress.done, progress.total) == (1, 3)
 
 
+async def test_tracking_with_a_message(app: App) -> None:
+    """One for all, or one for each item, which stays until the next has one."""
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    def number(item: object) -> str | None:
+        return None if item == 2 else f"item {item}"
+
+    @app.task
+    async def f(context: Context) -> list[Any]:
+        said: list[Any] = []
+
+        def look() -> None:
+            progress = context._progress()._said
+            said.append(None if progress is None else [progress[0], progress[2]])
+
+        context._progress()._turn = float("inf")  # nothing is written meanwhile, so that what was said can be seen
+        for items, message in ((numbers(), "counting"), (numbers(), number), ([1, 3], number)):
+            async for _ in context.track(items, message=message):  # type: ignore[arg-type]
+                look()
+            look()
+        return said
+
+    @app.task
+    def g(context: Context) -> None:
+        for _ in context.track_sync([1, 2, 3], message="item {}".format):
+            pass
+
+    assert await app.run(f) == [
+        *([0, "counting"], [1, "counting"], [2, "counting"]),
+        *([0, "item 1"], [1, None], [2, None]),
+        *([0, "item 1"], [1, "item 3"], [2, "item 3"]),
+    ]
+    result = await app.submit(g)
+    await result
+    progress = await told(result)
+    assert progress is not None
+    assert (progress.done, progress.total, progress.message) == (3, 3, "item 3")
+
+
 async def test_from_a_thread(app: App) -> None:
     @app.task
     def f(context: Context) -> int:

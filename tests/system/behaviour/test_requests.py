@@ -277,7 +277,7 @@ async def test_delays_wake_an_idle_worker_in_time(app: App) -> None:
 
     start = asyncio.get_running_loop().time()
     await soon(app.run(Request(name="now", delay=timedelta(seconds=0.2))))
-    assert asyncio.get_running_loop().time() - start < 1.0
+    assert asyncio.get_running_loop().time() - start < 3.0
 
 
 async def test_run_waits_for_what_a_slow_middleware_lets_through(app: App) -> None:

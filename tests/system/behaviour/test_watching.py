@@ -43,8 +43,8 @@ async def test_one_job_from_its_present_state_to_its_end(app: App, lab: Lab, gat
     elsewhere = await lab.connected()
     watch = elsewhere.watch(str(result.id))
     event = await soon(anext(watch))
-    assert (event.id, event.name, event.state, event.queue) == (result.id, result.name, "RUNNING", "tasks")
-    assert (event.node, event.parent, event.root, event.progress) == (app.config.node_id, None, result.id, None)
+    assert (event.id, event.name, event.state, event.queue_name) == (result.id, result.name, "RUNNING", "tasks")
+    assert (event.node_id, event.parent_id, event.root_id, event.progress) == (app.config.node_id, None, result.id, None)
     assert (event.metadata, event.changed) == ({"tenant": "acme", "step": 1}, {"tenant", "step"})
     await result.set_metadata(tenant="acme", note="seen")
     event = await soon(anext(watch))
@@ -74,7 +74,7 @@ async def test_a_tree_until_all_of_it_has_ended(app: App, lab: Lab, gate: Gate) 
     await result
     watch = (await lab.connected()).watch(root=result.id)
     seen = {(event := await soon(anext(watch))).id: event for _ in range(4)}
-    assert {event.root for event in seen.values()} == {result.id}
+    assert {event.root_id for event in seen.values()} == {result.id}
     assert {str(event.state) for event in seen.values() if event.id != result.id} <= {"PENDING", "RUNNING"}
     summary = await result.summary()
     assert (sum(summary.values()), summary[ResultState.SUCCESS], summary[ResultState.FAILURE]) == (4, 1, 0)
@@ -107,6 +107,15 @@ async def test_by_metadata_and_all(app: App, lab: Lab) -> None:
     ids = [request.id for request in requests]
     two = await soon(latest(elsewhere.watch(metadata={"user.id": ["dol", "ann"], "n": 1.0}, since=before), set(ids[:2])))
     assert set(two) == set(ids[:2])
+    failing = app.task(name="fails")(lambda: 1 / 0)
+    failures = elsewhere.watch(name="fails", state=["FAILURE"])
+    with pytest.raises(TimeoutError):
+        await soon(anext(failures), 0.1)
+    failed = await app.submit(failing)
+    event = await soon(anext(failures))
+    assert (event.id, event.state) == (failed.id, "FAILURE")
+    event = await soon(anext(elsewhere.watch(name="fails", state="FAILURE", since=before)))
+    assert (event.id, event.state) == (failed.id, "FAILURE")
     all_ = await soon(latest(elsewhere.watch(since=before), set(ids)))
     assert set(all_) == set(ids)
     now = elsewhere.watch()

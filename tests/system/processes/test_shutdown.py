@@ -73,7 +73,7 @@ async def test_the_second_signal_cancels_at_once_and_the_third_leaves(crew: Crew
     member.send(signal.SIGINT)
     began = time.monotonic()
     assert await member.ended() == 130
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4  # and not 600
     await refreshed(first)
     assert (first.state, first.unexpected_retry_count) == (ResultState.SUSPENDED, 0)
 

@@ -22,7 +22,7 @@ from psycopg.types.numeric import FloatBinaryDumper, Int8BinaryDumper
 from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper
 from psycopg.types.uuid import UUIDBinaryDumper
 
-from mognet.engines.knocking import Door
+from mognet.engines.knocking import CHECK, Door
 from mognet.engines.postgres.arrays import Blobs, BlobsDumper, Numbers, NumbersDumper, Uuids, UuidsDumper
 from mognet.engines.postgres.errors import translated
 from mognet.engines.postgres.settings import Settings
@@ -135,7 +135,7 @@ async def connect(settings: Settings) -> tuple[Connection, bool]:
         async with asyncio.timeout(seconds):
             connection = await _open(settings)
     except TimeoutError:
-        raise ConnectionError(f"PostgreSQL at {settings.shown} does not answer within {seconds:g} s") from None
+        raise ConnectionError(f"PostgreSQL at {settings.shown} does not answer within {seconds:g} s; {CHECK}") from None
     except (psycopg.Error, OSError) as error:
         raise _explained(error, settings) from error
     guard = asyncio.get_running_loop().call_later(CONNECT_SECONDS, cut, connection)
@@ -161,8 +161,8 @@ async def _open(settings: Settings) -> Connection:
 
 
 def _explained(error: Exception, settings: Settings) -> Exception:
-    known = translated(error, settings.shown, connecting=True) if isinstance(error, psycopg.Error) else None
-    return known or ConnectionError(f"PostgreSQL at {settings.shown} cannot be reached: {error}")
+    known = translated(error, settings.shown, connecting=True, advice=CHECK) if isinstance(error, psycopg.Error) else None
+    return known or ConnectionError(f"PostgreSQL at {settings.shown} cannot be reached: {error}; {CHECK}")
 
 
 async def _set_up(connection: Connection, settings: Settings) -> bool:

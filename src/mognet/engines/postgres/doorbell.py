@@ -8,6 +8,7 @@ import json
 import logging
 import random
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextvars import Context
 from enum import StrEnum
 from hashlib import blake2b
 
@@ -20,7 +21,8 @@ from mognet.engines.knocking import Doors
 from mognet.engines.mailbox import Exchange
 from mognet.engines.postgres.connecting import Connection, connect, cut, give_up
 from mognet.engines.postgres.envelope import LARGEST, Opener, sealed
-from mognet.engines.postgres.pool import RECONNECT
+from mognet.engines.postgres.errors import is_starting
+from mognet.engines.postgres.pool import FAILURES_OF_A_START, RECONNECT
 from mognet.engines.postgres.settings import Settings
 from mognet.exceptions import MognetError
 from mognet.records import Record, Signal
@@ -90,6 +92,8 @@ class Doorbell:
         self._exchange = Exchange()
         self._opener = Opener()
         self._waiters: set[Waiter] = set()
+        self.rings = 0
+        """How often something came in line, or may have, as far as that was heard here."""
         self._subscribers: dict[Kind, int] = dict.fromkeys(Kind, 0)
         self._listening: frozenset[Kind] = frozenset()
         self._heard = asyncio.Condition()
@@ -99,7 +103,7 @@ class Doorbell:
         self._done: list[tuple[Record, bytes | None]] = []
         self._changed = False
         self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._closing = self._away = False
         self._pid = 0
         self.deaf = bool(settings.pooler)
         """Whether a pooler stands between: through it one can ring for others, and hears nothing."""
@@ -180,10 +184,11 @@ class Doorbell:
                 self._wake.set()
 
     async def _until_heard(self, kinds: set[Kind]) -> None:
+        """Or until it is known that nothing can be heard at present: signals are hints, and who subscribes looks by himself, too."""
         self.start()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EXCHANGE_SECONDS), self._heard:
-                await self._heard.wait_for(lambda: self.deaf or self._closing or kinds <= self._listening)
+                await self._heard.wait_for(lambda: self.deaf or self._away or self._closing or kinds <= self._listening)
 
     async def close(self) -> None:
         """Send what waits, and hang up."""
@@ -203,7 +208,7 @@ class Doorbell:
         """Connect, or look what there is to do now."""
         self._wake.set()
         if self._task is None and not self._closing:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="mognet doorbell")
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="mognet doorbell", context=Context())
 
     async def _run(self) -> None:
         failures = 0
@@ -211,7 +216,7 @@ class Doorbell:
             try:
                 connection, self.deaf = await connect(self._settings)
             except Exception as error:  # whatever keeps it from connecting, it tries for ever: the poll does its work meanwhile
-                failures = await self._stumble(failures, error)
+                failures = await self._stumble(min(failures, FAILURES_OF_A_START) if is_starting(error) else failures, error)
                 continue
             try:
                 await self._serve(connection)
@@ -225,8 +230,10 @@ class Doorbell:
             self._heard.notify_all()
 
     async def _stumble(self, failures: int, error: Exception) -> int:
-        self._listening = frozenset()
+        self._listening, self._away = frozenset(), True
         self._forget_talk(error)
+        async with self._heard:
+            self._heard.notify_all()
         delay = RECONNECT.delay(failures + 1)
         _log.info("no signals from other processes for %.1f s, work is looked for instead: %s", delay, error)
         back = asyncio.create_task(self._lookout.wait(delay))
@@ -252,6 +259,7 @@ class Doorbell:
 
     async def _serve(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
+        self._away = False
         connection.add_notify_handler(self._notified)
         self._pid = connection.info.backend_pid
         while True:
@@ -329,6 +337,7 @@ class Doorbell:
             self._exchange.publish(signal)
 
     def _ring_here(self, queues: Collection[str] | None) -> None:
+        self.rings += 1
         for waiter in self._waiters:
             waiter.ring(queues)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import Context
 
 import psycopg
 
@@ -47,7 +48,7 @@ class Doubts:
     def _doubt(self, connection: Connection) -> None:
         self._doubted.add(connection)
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._ask(), name="mognet doubts")
+            self._task = asyncio.get_running_loop().create_task(self._ask(), name="mognet doubts", context=Context())
 
     async def _ask(self) -> None:
         try:

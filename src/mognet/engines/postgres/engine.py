@@ -31,7 +31,7 @@ from mognet.states import FINAL, ResultState
 
 T = TypeVar("T")
 
-LOOK_EVERY = 5.0
+LOOK_EVERY = 6.5
 """Seconds between looks at the line while waiting and listening: rings may be lost."""
 
 LOOK_OFTEN = 0.5
@@ -40,7 +40,7 @@ LOOK_OFTEN = 0.5
 CLOSE_SECONDS = 5.0
 
 UNDO_SECONDS = 1.0
-"""How long a claim waits for cancelled ones of the same engine to be undone."""
+"""How long a claim that is cancelled waits until it is undone, and the next one of the same engine for it."""
 
 _UNDO = Backoff(base=0.1, cap=5.0)
 
@@ -57,6 +57,8 @@ class PostgresEngine:
         self._bell: Doorbell | None = None
         self._tables = Tables(0, settings.schema)
         self._undoing: set[asyncio.Task[None]] = set()
+        self._quiet: tuple[Sequence[str], int] | None = None
+        """Queues in which nothing was due, and how many rings had been heard before."""
 
     @classmethod
     def from_url(cls, url: str, app: str = "app") -> Self:
@@ -81,7 +83,6 @@ class PostgresEngine:
         self._bell = Doorbell(self.settings._replace(pooler=pool.pooler), self._tables.app, self._doors)
         watchers, workers, waiters = (self._bell.ear(kind) for kind in (Kind.CHANGED, Kind.BELL, Kind.DONE))
         self._tables = self._tables._replace(watchers=watchers, workers=workers, waiters=waiters)
-        self._bell.start()
         self._pool = pool
         return self
 
@@ -185,22 +186,36 @@ class PostgresEngine:
             return await self._claim_now(node, columns, limit, lease, wanted)
         with self._doorbell.waiting(queues) as waiter:
             while True:
-                claims = await self._claim_now(node, columns, limit, lease, wanted)
+                due_in = await self._due_in(columns, wanted) if self._is_quiet(columns, wanted) else 0.0
+                if due_in <= 0:
+                    claims = await self._claim_now(node, columns, limit, lease, wanted)
+                    if claims or loop.time() >= deadline:
+                        return claims
+                    due_in = await self._due_in(columns, wanted)
                 left = deadline - loop.time()
-                if claims or left <= 0:
-                    return claims
-                due_in = await self._run(lambda connection: line.next_due(self._tables, connection, columns, wanted))
                 look = LOOK_EVERY if self._doorbell.hears_bells else LOOK_OFTEN
                 # What is due now and was not taken is just being taken by others.
                 seconds = min(left, look * random.uniform(0.8, 1.2), max(due_in, random.uniform(0.002, 0.02)))
-                if not await waiter.wait(seconds) and seconds == left and self._doorbell.hears_bells:
-                    return []  # the next claim looks
+                if not await waiter.wait(seconds):
+                    if seconds == left and self._doorbell.hears_bells:
+                        return []  # the next claim looks
+                    self._quiet = None
+
+    def _is_quiet(self, queues: Sequence[str], ids: Sequence[UUID] | None) -> bool:
+        """Whether there is likely nothing to claim: nothing was due, and nobody has rung since. To look then is cheaper than to claim."""
+        return ids is None and not self._undoing and self._doorbell.hears_bells and self._quiet == (queues, self._doorbell.rings)
+
+    async def _due_in(self, queues: Sequence[str], ids: Sequence[UUID] | None) -> float:
+        """In how many seconds the next job is due."""
+        rings = self._doorbell.rings
+        due_in = await self._run(lambda connection: line.next_due(self._tables, connection, queues, ids))
+        self._quiet = (queues, rings) if ids is None and due_in > 0 else None
+        return due_in
 
     async def _claim_now(self, node: str, queues: Sequence[str], limit: int, lease: float, ids: Sequence[UUID] | None) -> list[Claim]:
         if limit <= 0 or not queues:
             return []
-        if self._undoing:  # their jobs are as good as in line: whoever finds none must be sure of it
-            await asyncio.wait(self._undoing, timeout=UNDO_SECONDS)
+        await self._undone()  # their jobs are as good as in line: whoever finds none must be sure of it
         holder = secrets.token_hex(8)
         pool = self._open_pool
 
@@ -219,8 +234,14 @@ class PostgresEngine:
             self._undo(holder, lease)
             raise
         except asyncio.CancelledError:
+            # Whoever is told of it may hand the jobs' tickets to others at once: these must not find the jobs held.
             self._undo(holder, lease, claiming)
+            await self._undone()
             raise
+
+    async def _undone(self) -> None:
+        if self._undoing:
+            await asyncio.wait(self._undoing, timeout=UNDO_SECONDS)
 
     def _undo(self, holder: str, lease: float, claiming: asyncio.Task[list[Claim]] | None = None) -> None:
         """Take back what was claimed for nobody; when the lease has ended, the sweep does it."""
@@ -344,11 +365,11 @@ class PostgresEngine:
 
     # what a job logs
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
         if not self._tables.known.logged:
             await self._run(lambda connection: labels.keep_logs(self._tables, connection))
             await self._run(self._learn)
-        return await self._run(lambda connection: logbook.add(self._tables, connection, token, lines, keep))
+        return await self._run(lambda connection: logbook.add(self._tables, connection, lines, keep))
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
         return await self._run(lambda connection: logbook.read(self._tables, connection, id, after))

@@ -50,7 +50,7 @@ def worth_repeating(error: psycopg.Error) -> bool:
     return error.sqlstate in _AGAIN
 
 
-def is_starting(error: MognetError) -> bool:
+def is_starting(error: Exception) -> bool:
     """Whether the server is there and will soon let us in: it says so at little cost."""
     return _UNAVAILABLE["57P03"] in str(error)
 
@@ -60,23 +60,31 @@ def broke_connection(error: psycopg.Error) -> bool:
     return error.sqlstate is None or error.sqlstate.startswith(("57P", "08", "25006"))
 
 
-def translated(error: psycopg.Error, shown: str, *, connecting: bool = False) -> MognetError | None:
-    """What to raise in its place; None: it is a bug, and should be seen as it is. ``shown`` is the URL without secrets."""
+def translated(error: psycopg.Error, shown: str, *, connecting: bool = False, advice: str = "") -> MognetError | None:
+    """What to raise in its place; None: it is a bug, and should be seen as it is.
+
+    ``shown`` is the URL without secrets, ``advice`` what to say to whoever cannot reach the server.
+    """
     text = _text(error)
-    code = error.sqlstate or (_code_of(text) if connecting else None)
+    code = error.sqlstate or (_code_of(str(error)) if connecting else None)
     if code in _UNAVAILABLE:
         return ConnectionError(f"PostgreSQL at {shown} cannot be used: {_UNAVAILABLE[code]} ({text})")
     for start, remedy in _MISTAKES.items():
         if code is not None and code.startswith(start):
             return ImproperlyConfigured(f"PostgreSQL at {shown} refuses: {remedy} ({text})")
     if isinstance(error, errors.OperationalError | errors.InterfaceError) or broke_connection(error):
-        return ConnectionError(f"PostgreSQL at {shown} cannot be reached: {text}")
+        return ConnectionError(f"PostgreSQL at {shown} cannot be reached: {'; '.join(filter(None, (text, advice)))}")
     return None
 
 
 def _text(error: psycopg.Error) -> str:
-    text = error.diag.message_primary or str(error)
+    text = error.diag.message_primary or _first_line(error)
     return " ".join(text.split())[:300] or type(error).__name__
+
+
+def _first_line(error: psycopg.Error) -> str:
+    """What happened; the lines that follow guess why, or tell it of each host."""
+    return str(error).strip().partition("\n")[0].removeprefix("connection failed: ").removeprefix("connection is bad: ")
 
 
 def _code_of(text: str) -> str | None:

@@ -118,11 +118,11 @@ def _submit_values(jobs: Sequence[Job], enqueue: bool, known: Known) -> tuple[st
     return sql.SUBMIT_LABELLED_CHILDREN if parents or fenced else sql.SUBMIT_LABELLED, values
 
 
-def in_common(values: list[T], convert: Callable[[Any], Any] = lambda value: value) -> tuple[list[Any], Any]:
+def in_common(values: list[T], convert: Callable[[Any], Any] | None = None) -> tuple[list[Any], Any]:
     """Values as a statement takes them: none, and what they are all equal to; or all of them."""
     if values.count(values[0]) == len(values):
-        return [], convert(values[0])
-    return [convert(value) for value in values], None
+        return [], values[0] if convert is None else convert(values[0])
+    return values if convert is None else [convert(value) for value in values], None
 
 
 def seconds(value: float | None) -> float | None:

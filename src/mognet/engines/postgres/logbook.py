@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from mognet.engines.postgres.connecting import Connection
@@ -11,20 +11,21 @@ from mognet.engines.postgres.statements import NOW
 from mognet.engines.postgres.tables import Tables
 from mognet.records import LogLine, Token
 
-# The holder's row is locked, so that lines are numbered one after the other; whoever was faster takes the numbers, and this is repeated.
+# The holders' rows are locked, so that lines are numbered one after the other; whoever was faster takes the numbers, and this is repeated.
 _ADD = """
 WITH holder AS MATERIALIZED (
-    SELECT seq FROM mognet.job WHERE app = %(app)s AND id = %(id)s AND token = %(token)s::text FOR NO KEY UPDATE),
+    SELECT job.seq, each.place, each.new FROM
+        unnest(%(ids)s::uuid[], %(tokens)s::text[], %(new)s::int8[]) WITH ORDINALITY AS each(id, token, new, place)
+        JOIN mognet.job ON job.app = %(app)s AND job.id = each.id AND job.token = each.token
+    ORDER BY job.seq FOR NO KEY UPDATE OF job),
 last AS MATERIALIZED (
-    SELECT seq, coalesce((SELECT max(number) FROM mognet.log WHERE log.seq = holder.seq), 0) AS number FROM holder),
+    SELECT seq, place, new, coalesce((SELECT max(number) FROM mognet.log WHERE log.seq = holder.seq), 0) AS number FROM holder),
 gone AS (
-    DELETE FROM mognet.log WHERE seq = (SELECT seq FROM last)
-        AND number <= (SELECT number FROM last) + cardinality(%(lines)s::bytea[]) - %(keep)s::int8),
+    DELETE FROM mognet.log USING last WHERE log.seq = last.seq AND log.number <= last.number + last.new - %(keep)s::int8),
 added AS (
-    INSERT INTO mognet.log (seq, number, line) SELECT seq, last.number + n, line
-    FROM last CROSS JOIN unnest(%(lines)s::bytea[]) WITH ORDINALITY AS each(line, n)
-    WHERE n > cardinality(%(lines)s::bytea[]) - %(keep)s::int8)
-SELECT seq FROM holder"""
+    INSERT INTO mognet.log (seq, number, line) SELECT last.seq, last.number + each.n, each.line
+    FROM unnest(%(places)s::int8[], %(numbers)s::int8[], %(lines)s::bytea[]) AS each(place, n, line) JOIN last USING (place))
+SELECT place FROM holder"""
 
 _LINES = f"""
 SELECT log.number, log.line FROM mognet.job CROSS JOIN LATERAL (
@@ -32,9 +33,27 @@ SELECT log.number, log.line FROM mognet.job CROSS JOIN LATERAL (
 WHERE app = %(app)s AND id = %(id)s AND (expires IS NULL OR expires > {NOW}) ORDER BY number"""  # noqa: S608 - of constants
 
 
-async def add(tables: Tables, connection: Connection, token: Token, lines: Sequence[bytes], keep: int) -> bool:
-    """Add lines to the log of the job that a token holds."""
-    return bool(await tables.all(connection, _ADD, id=token.id, token=token_text(token), lines=list(lines), keep=keep))
+async def add(tables: Tables, connection: Connection, lines: Mapping[Token, Sequence[bytes]], keep: int) -> set[Token]:
+    """Add lines to the logs of the jobs that tokens hold."""
+    tokens = list(lines)
+    kept = [
+        (place, number, line)
+        for place, new in enumerate(lines.values(), 1)
+        for number, line in enumerate(new, 1)
+        if number > len(new) - keep
+    ]
+    rows = await tables.all(
+        connection,
+        _ADD,
+        ids=[token.id for token in tokens],
+        tokens=[token_text(token) for token in tokens],
+        new=[len(new) for new in lines.values()],
+        places=[place for place, _, _ in kept],
+        numbers=[number for _, number, _ in kept],
+        lines=[line for _, _, line in kept],
+        keep=keep,
+    )
+    return {tokens[place - 1] for (place,) in rows}
 
 
 async def read(tables: Tables, connection: Connection, id: UUID, after: int) -> list[LogLine]:

@@ -30,7 +30,14 @@ SELECTIVE = 4
 """Digits of an id from which on they are a better way in than any label."""
 
 PROBE = 1000
-"""Labels that are counted to see which condition is the best way in."""
+"""Labels, or jobs that run, that are counted to see which condition is the best way in."""
+
+_PLACES = {
+    ResultState.PENDING: ("lined = 1", "lined = 2"),
+    ResultState.RUNNING: ("lease_end IS NOT NULL",),
+    ResultState.SUSPENDED: ("lease_end IS NOT NULL", "lined = 1", "lined = 2"),
+}
+"""Where the jobs of a state are, each in one place only."""
 
 _HELD = frozenset({ResultState.RUNNING, ResultState.SUSPENDED})
 
@@ -53,6 +60,8 @@ class Plan(NamedTuple):
     """Those that the index is asked about for each job."""
     rest: tuple[Wanted, ...]
     """Those for which the metadata is looked at."""
+    held: bool = False
+    """Whether the index is asked only about jobs that run: they are too many to ask about each of them."""
 
 
 def conditions(query: Query) -> tuple[str, dict[str, Any]]:
@@ -97,12 +106,11 @@ _BELOW = f"""
 
 
 def source(query: Query) -> str:
-    """The table, or the parts of it that a query can be narrowed to by small indexes, each job in one of them only."""
+    """The table, or the parts of it that a query can be narrowed to by small indexes."""
     if query.in_line or not query.states or query.states & FINAL or _family(query):
         return "mognet.job"
-    held = "SELECT * FROM mognet.job WHERE app = %(app)s AND lease_end IS NOT NULL"
-    lined = "SELECT * FROM mognet.job WHERE app = %(app)s AND lined = {}"
-    return f"({held} UNION ALL {lined.format(1)} UNION ALL {lined.format(2)}) AS job"
+    places = sorted({place for state in query.states for place in _PLACES[state]})
+    return f"({' UNION ALL '.join(f'SELECT * FROM mognet.job WHERE app = %(app)s AND {place}' for place in places)}) AS job"
 
 
 def _family(query: Query) -> bool:
@@ -126,11 +134,25 @@ async def plan(tables: Tables, connection: Connection, query: Query) -> Plan:
     whole = (await learn(tables, connection)).whole
     indexed = [(whole[wanted.path], sorted(wanted.labels)) for wanted in query.metadata if wanted.path in whole]
     rest = tuple(wanted for wanted in query.metadata if wanted.path not in whole)
-    few = len(query.id_prefix or "") >= SELECTIVE or _family(query) or (query.states and query.states <= _HELD)
-    if not indexed or few:
+    few = len(query.id_prefix or "") >= SELECTIVE or _family(query)
+    held = bool(query.states) and query.states <= _HELD
+    if not indexed or few or (held and not await _many_run(tables, connection, query)):
         return Plan(None, indexed, rest)
     best = await _best(tables, connection, indexed) if len(indexed) > 1 else 0
-    return Plan(indexed[best], indexed[:best] + indexed[best + 1 :], rest)
+    return Plan(indexed[best], indexed[:best] + indexed[best + 1 :], rest, held)
+
+
+async def _many_run(tables: Tables, connection: Connection, query: Query) -> bool:
+    """Whether a query is for jobs that run, and there are many of them."""
+    if query.states != {ResultState.RUNNING}:
+        return False
+    [(many,)] = await tables.all(connection, _MANY_RUN, most=PROBE)
+    return bool(many)
+
+
+_MANY_RUN = """
+SELECT count(*) = %(most)s::int8
+FROM (SELECT FROM mognet.job WHERE app = %(app)s AND lease_end IS NOT NULL LIMIT %(most)s::int8) AS held"""
 
 
 async def _best(tables: Tables, connection: Connection, indexed: Sequence[tuple[int, list[bytes]]]) -> int:
@@ -162,6 +184,14 @@ _ENTERED = """mognet.label CROSS JOIN LATERAL (
     SELECT * FROM mognet.job WHERE job.created = label.created AND job.seq = label.seq AND {where} OFFSET 0) AS job"""
 
 
+_HELD_ONLY = """ AND label.created >= (SELECT first FROM times) AND label.created <= (SELECT last FROM times)
+    AND (label.seq IN (SELECT seq FROM held)) IS TRUE"""
+"""For labels of jobs that are held. (IS TRUE: so that they are looked up in a table of hashes, however many the planner expects.)"""
+
+_WITH_HELD = """WITH held AS MATERIALIZED (SELECT created, seq FROM mognet.job WHERE app = %(app)s AND lease_end IS NOT NULL),
+times AS MATERIALIZED (SELECT min(created) AS first, max(created) AS last FROM held) """
+
+
 # --- finding
 
 
@@ -183,10 +213,12 @@ async def find(tables: Tables, connection: Connection, query: Query, start: Key 
         bounds = behind.replace("(created, seq)", "(label.created, label.seq)")
         for name, moment, side in (("since", query.created_after, ">"), ("until", query.created_before, "<")):
             bounds += "" if moment is None else f" AND label.created {side} %({name})s::float8"
+        bounds += _HELD_ONLY if planned.held else ""
         found = f"""SELECT each.* FROM unnest(%(labels)s::bytea[]) AS wanted(value) CROSS JOIN LATERAL (
             SELECT job.* FROM {_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8 AND label.value = wanted.value{bounds}
             ORDER BY label.created {direction}, label.seq {direction} LIMIT %(limit)s::int8) AS each"""
-    statement = f"""SELECT {RECORD} FROM ({found} ORDER BY created {direction}, seq {direction} LIMIT %(limit)s::int8) AS job
+    statement = f"""{_WITH_HELD if planned.held else ""}SELECT {RECORD}
+        FROM ({found} ORDER BY created {direction}, seq {direction} LIMIT %(limit)s::int8) AS job
         CROSS JOIN LATERAL (SELECT label, metadata, progress FROM mognet.content WHERE content.seq = job.seq OFFSET 0) AS content
         ORDER BY created {direction}, seq {direction}"""
     rows = await tables.all(connection, statement, **values, limit=limit)
@@ -210,8 +242,10 @@ async def count(tables: Tables, connection: Connection, query: Query, by: str) -
     rows_of = f"{source(query)} WHERE {where}"
     if planned.way is not None:
         rows_of = f"{_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8 AND label.value = ANY(%(labels)s::bytea[])"
+        rows_of += _HELD_ONLY if planned.held else ""
         values["path"], values["labels"] = planned.way
-    rows = await tables.all(connection, f"SELECT job.{column}, count(*) FROM {rows_of} GROUP BY job.{column}", **values)
+    counted = f"{_WITH_HELD if planned.held else ''}SELECT job.{column}, count(*) FROM {rows_of} GROUP BY job.{column}"
+    rows = await tables.all(connection, counted, **values)
     return {str(STATES[group]) if by == "state" else from_column(group or ""): number for group, number in rows}
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-NOW = "extract(epoch FROM statement_timestamp())::float8"
+NOW = "date_part('epoch', statement_timestamp())"
+"""The time of the statement. (``extract`` reckons in decimals, which takes several times as long.)"""
 
 LEVELS = "generate_series(10, 0, -1)"
 """The priorities, best first: a range of the index for each."""
@@ -36,8 +37,11 @@ CLOCK = f"""clock AS MATERIALIZED (
     FROM mognet.app WHERE app = %(app)s)"""
 """The time, and what whoever writes jobs has to know."""
 
-TOLD = "CASE WHEN changed IS NULL THEN 0 WHEN (SELECT pg_try_advisory_xact_lock(%(watchers)s::int8)) THEN 1 ELSE 2 END"
-"""0: no change was noted. 1: one was, and nobody listens, by the lock that listeners share. 2: somebody may. (Without a lock to ask: 2.)"""
+TOLD = "CASE WHEN changed IS NULL THEN 0 WHEN pg_try_advisory_xact_lock(%(watchers)s::int8) THEN 1 ELSE 2 END"
+"""0: no change was noted. 1: one was, and nobody listens, by the lock that listeners share. 2: somebody may. (Without a lock to ask: 2.)
+
+Asked for each row, since a part of its own would have to be made ready also where nothing is noted.
+"""
 
 _HEARD = "NOT coalesce((SELECT pg_try_advisory_xact_lock(%({ear})s::int8)), false)"
 """Whether somebody listens for what this statement does, by the lock that listeners share. Held until the commit, so that who begins to
@@ -72,13 +76,13 @@ _GIVEN = """    SELECT nextval('mognet.turn') AS seq, id, coalesce(name, %(name)
     FROM unnest(%(ids)s::uuid[], %(names)s::text[], %(queues)s::text[],
         %(priorities)s::int8[], %(delays)s::float8[], %(ids_parent)s::uuid[], %(roots)s::uuid[], %(tokens)s::text[], %(ttls)s::float8[],
         %(latests)s::float8[], %(labels)s::text[], %(metadatas)s::bytea[], %(bodies)s::bytea[])
-    AS each(id, name, queue, priority, delay, parent, root, token, ttl, latest, label, metadata, body)
-    WHERE (SELECT version FROM clock) = %(version)s::int8"""
+    AS each(id, name, queue, priority, delay, parent, root, token, ttl, latest, label, metadata, body)"""
 
 _SUBMIT = f"""
 WITH {CLOCK},{{before}}
 fated AS MATERIALIZED (
-    SELECT given.*, clock.now, {{revoked}} AS revoked FROM {{given}} CROSS JOIN clock {{where}}),
+    SELECT given.*, clock.now, clock.noting, {{revoked}} AS revoked FROM {{given}} CROSS JOIN clock
+    WHERE clock.version = %(version)s::int8{{where}}),
 job AS (
     INSERT INTO mognet.job (id, app, seq, arrival, state, lined, priority, queue, name, due, created, parent, root,
         finished, expires, value_expires, cleanup, bulky, latest, late_ttl, changed)
@@ -86,7 +90,7 @@ job AS (
         CASE WHEN revoked THEN 0 WHEN %(enqueue)s OR delay > 0 THEN 1 ELSE 2 END, priority, queue, name, now + delay, now, parent,
         nullif(root, id), CASE WHEN revoked THEN now END, CASE WHEN revoked THEN now + ttl END, CASE WHEN revoked THEN now + ttl END,
         CASE WHEN revoked THEN now + ttl END, octet_length(body) > 2000, latest, ttl,
-        CASE WHEN (SELECT noting FROM clock) THEN pg_current_xact_id() END
+        CASE WHEN noting THEN pg_current_xact_id() END
     FROM fated
     ON CONFLICT (id, app) DO UPDATE
         SET was = CASE WHEN %(strict)s THEN ('the record of ' || job.id || ' has expired')::smallint ELSE -1 END
@@ -104,7 +108,7 @@ _BELOW = {
     "before": f"{_PARENTS}\ngiven AS MATERIALIZED ({_GIVEN}),",
     "revoked": "(parent.state IS NOT NULL AND parent.state = 5)",
     "given": "given LEFT JOIN parent ON parent.id = given.parent",
-    "where": "WHERE given.token IS NULL OR parent.state = 5 OR parent.token = given.token",
+    "where": " AND (given.token IS NULL OR parent.state = 5 OR parent.token = given.token)",
 }
 
 _LABELS = """,
@@ -140,12 +144,13 @@ RING = "SELECT pg_notify(channel, text) FROM unnest(%(channels)s::text[], %(text
 _TAKE = f"""
 pick AS MATERIALIZED (
     SELECT ctid AS row FROM mognet.job
-    WHERE ctid = ANY(ARRAY(SELECT row FROM near)) AND lined > 0 AND due <= (SELECT now FROM clock)
+    WHERE ctid = ANY(ARRAY(SELECT row FROM near)) AND lined > 0 AND due <= {NOW}
     ORDER BY priority DESC, due, arrival LIMIT %(limit)s::int8 FOR NO KEY UPDATE SKIP LOCKED),
 job AS (
-    UPDATE mognet.job SET {_NOTE}, state = 1, lined = 0, starts = starts + 1, token = (starts + 1) || '-' || %(holder)s::text || '.' || seq,
+    UPDATE mognet.job SET {_NOTE_ALONE}, state = 1, lined = 0, starts = starts + 1,
+        token = (starts + 1) || '-' || %(holder)s::text || '.' || seq,
         was = state + CASE WHEN lined = 2 THEN 4 ELSE 0 END + CASE WHEN started IS NULL THEN 8 ELSE 0 END, was_node = node,
-        node = %(node)s::text, started = coalesce(started, (SELECT now FROM clock)), lease_end = (SELECT now FROM clock) + %(lease)s::float8
+        node = %(node)s::text, started = coalesce(started, {NOW}), lease_end = {NOW} + %(lease)s::float8
     WHERE ctid = ANY(ARRAY(SELECT row FROM pick))
     RETURNING {JOB}, seq, arrival, changed)
 SELECT {_RECORD}, content.body, job.seq, {TOLD} FROM job {_CONTENT}
@@ -153,19 +158,17 @@ ORDER BY job.priority DESC, job.due, job.arrival"""
 
 # The first jobs of each queue and priority, and of those the best that nobody else is just taking.
 CLAIM = f"""
-WITH {CLOCK},
-near AS MATERIALIZED (
+WITH near AS MATERIALIZED (
     SELECT head.row FROM unnest(%(queues)s::text[]) AS line(queue) CROSS JOIN {LEVELS} AS level(priority)
     CROSS JOIN LATERAL (
         SELECT ctid AS row, job.priority, due, arrival FROM mognet.job
-        WHERE app = %(app)s AND job.queue = line.queue AND job.priority = level.priority AND lined = 1 AND due <= (SELECT now FROM clock)
+        WHERE app = %(app)s AND job.queue = line.queue AND job.priority = level.priority AND lined = 1 AND due <= {NOW}
         ORDER BY due, arrival LIMIT %(near)s::int8) AS head
     ORDER BY head.priority DESC, head.due, head.arrival LIMIT %(near)s::int8),
 {_TAKE}"""
 
 CLAIM_IDS = f"""
-WITH {CLOCK},
-near AS MATERIALIZED (
+WITH near AS MATERIALIZED (
     SELECT ctid AS row FROM mognet.job WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) AND queue = ANY(%(queues)s::text[]) AND lined > 0),
 {_TAKE}"""
 

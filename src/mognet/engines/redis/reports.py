@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -73,10 +73,15 @@ class Reports:
 
     # what a job logs
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
-        kept = lines[-keep:] if keep > 0 else ()
-        answer: int = await self._run("log", id_arg(token.id), hold(token), keep, len(lines), *kept)
-        return answer == 1
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
+        if not lines:
+            return set()
+        arguments: list[Arg] = [keep]
+        for token, new in lines.items():
+            kept = new[-keep:] if keep > 0 else ()
+            arguments += [id_arg(token.id), hold(token), len(new), len(kept), *kept]
+        held: list[int] = await self._run("log", *arguments)
+        return {token for token, holds in zip(lines, held, strict=True) if holds}
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
         total, lines = await self._run("logs", id_arg(id), max(0, after))

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -63,7 +64,7 @@ class Session:
             if isinstance(error, Exception):
                 raise explain(error, self.address) from error
             raise
-        self._keeper = asyncio.create_task(self._keep())
+        self._keeper = asyncio.create_task(self._keep(), context=Context())
 
     async def close(self) -> None:
         """Close the connections; operations under way fail."""
@@ -199,7 +200,7 @@ class Session:
 
 async def _two(address: Address, key: bytes) -> list[AbstractConnection]:
     """Two connections, or none."""
-    tasks = [asyncio.create_task(address.connect(key)) for _ in range(2)]
+    tasks = [asyncio.create_task(address.connect(key), context=Context()) for _ in range(2)]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:

@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -47,7 +48,7 @@ class Wire:
         self._heard = 0
         self.error: Exception | None = None
         self.broken = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._guard(part)) for part in (self._write, self._read, self._watch)]
+        self._tasks = [asyncio.create_task(self._guard(part), context=Context()) for part in (self._write, self._read, self._watch)]
 
     def send(self, *command: bytes | str | int) -> None:
         """Send a command; to read its answer is the subclass's business. Raises ConnectionError on a broken connection."""

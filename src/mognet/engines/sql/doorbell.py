@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import Context
 from pathlib import Path
 
 LONGEST_PATH = 100
@@ -330,7 +331,7 @@ class Doorbell:
         if kept and not self._flushing:
             self._flushing = True
             with contextlib.suppress(RuntimeError):  # the loop was closed before the engine
-                self._loop.call_soon_threadsafe(self._flush_later)
+                self._loop.call_soon_threadsafe(self._flush_later, context=Context())
 
     def _flush_later(self) -> None:
         self._loop.call_later(TRY_AGAIN, self._flush)

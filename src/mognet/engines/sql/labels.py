@@ -6,6 +6,7 @@ that grows with each change of them (``app.paths``), at which every transaction 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from mognet.engines.sql import statements as sql
@@ -14,11 +15,11 @@ from mognet.labels import labels
 from mognet.records import Reindexed
 
 
-def add(session: Session, rows: Iterable[tuple[int, bytes]]) -> None:
+def add(session: Session, jobs: Iterable[tuple[int, bytes]]) -> None:
     """Index new jobs: (row, metadata)."""
     paths = session.paths()
     if paths:
-        _put(session, [(paths[path], label, seq) for seq, metadata in rows for path, label in labels(metadata, paths).items()])
+        _put(session, _labels_of(paths, jobs))
 
 
 def change(session: Session, seq: int, old: bytes, new: bytes) -> None:
@@ -35,7 +36,15 @@ def remove(session: Session, seqs: Sequence[int]) -> None:
     paths = session.paths()
     if paths:
         rows = session.all(sql.METADATA, session.app, dump(seqs))
-        _drop(session, [(path, label, seq) for seq, metadata in rows for path, label in _labels(paths, metadata)])
+        _drop(session, _labels_of(paths, rows))
+
+
+def _labels_of(paths: dict[str, int], jobs: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes, int]]:
+    """The rows of the index for jobs; metadata that many of them have is read once."""
+    alike: defaultdict[bytes, list[int]] = defaultdict(list)
+    for seq, metadata in jobs:
+        alike[metadata].append(seq)
+    return [(path, label, seq) for metadata, seqs in alike.items() for path, label in _labels(paths, metadata) for seq in seqs]
 
 
 def _labels(paths: dict[str, int], metadata: bytes) -> list[tuple[int, bytes]]:
@@ -86,7 +95,7 @@ def reindex(limit: int) -> Operation[Reindexed]:
         low, _ = session.rows()
         rows = session.all(sql.WALK, low, walked, limit)
         paths = {name: path for path, name, at in behind if at == walked}
-        _put(session, [(path, label, seq) for seq, metadata in rows for path, label in _labels(paths, metadata)])
+        _put(session, _labels_of(paths, rows))
         reached = rows[-1][0] - 1 if len(rows) == limit else None
         session.run(sql.WALKED, session.app, walked, reached)
         if reached is None:

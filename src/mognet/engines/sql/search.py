@@ -35,7 +35,8 @@ SELECTIVE = 4
 
 
 FEW = 4
-"""As many times the records that are asked for are collected at first, where an index leads to them."""
+"""As many times the records that are asked for are collected at first, where an index leads to them; as many times the jobs that run
+may those of a label be, to be gone through."""
 
 
 class Start(NamedTuple):
@@ -63,6 +64,9 @@ class Condition(NamedTuple):
 Ways = list[tuple[str, Condition]]
 """Tables, by which index, and ranges of them."""
 
+Conditions = dict[str, tuple[Condition, Ways]]
+"""Conditions by name, each as one on rows and, if it can serve as one, as ways in."""
+
 _UNDER = """
 WITH RECURSIVE tree(id) AS (
     SELECT ?
@@ -75,7 +79,7 @@ _HELD = frozenset({ResultState.RUNNING, ResultState.SUSPENDED})
 MOST_LABELS = 400
 """Values whose ranges one statement merges; SQLite's limit for compound statements is 500."""
 
-TABLE = "job NOT INDEXED"
+TABLE, ROWS, LABELS = "job NOT INDEXED", "job", "label"
 LINE, CARRIED, LEASES = "job INDEXED BY job_line", "job INDEXED BY job_carried", "job INDEXED BY job_lease"
 
 
@@ -87,10 +91,7 @@ class Plan:
         self.newest_first = query.newest_first
         self.order = "ORDER BY seq DESC" if query.newest_first else "ORDER BY seq"
         conditions = _conditions(session, query)
-        ways = ["id_prefix", "parent", "root", "under", "label", "open", "all"]
-        if query.states and query.states <= _HELD:
-            ways.insert(4, "open")  # those that run are few, of whatever label
-        self.way = next(name for name in ways if name in conditions)
+        self.way, self.narrow = self._way_in(query, conditions)
         self.ways = conditions.pop(self.way)[1]
         self.low, self.high = _rows_between(session, query.created_after, query.created_before)
         if query.after is not None:
@@ -98,29 +99,52 @@ class Plan:
                 self.high = min(self.high, query.after.place - 1)
             else:
                 self.low = max(self.low, query.after.place + 1)
-        # Looked up in the index while the unfinished are collected, of which most are then not looked at.
-        self.narrow = _both(*(single for name, (single, _) in conditions.items() if name.startswith("label") and self.way == "open"))
         rest = [single for name, (single, _) in conditions.items() if name != "all"]
         self.filter = _both(_present(session), *rest)
+
+    def _way_in(self, query: Query, conditions: Conditions) -> tuple[str, Condition]:
+        """The condition whose ranges to go through, and what is looked up in another index meanwhile, so that fewer rows are looked at."""
+        ways = ["id_prefix", "parent", "root", "under", "label", "open", "all"]
+        if query.states and query.states <= _HELD:
+            ways.insert(4, "open")  # those that run are few, of whatever label
+        way = next(name for name in ways if name in conditions)
+        if way != "open":
+            return way, Condition("1")
+        if "label" in conditions and self._are_few(conditions["label"][1], conditions["open"][1]):
+            held = self._union("seq", conditions["open"][1])
+            return "label", Condition(f"+seq IN ({held.sql})", held.values)
+        return way, _both(*(single for name, (single, _) in conditions.items() if name.startswith("label")))
+
+    def _are_few(self, labelled: Ways, held: Ways) -> bool:
+        """Whether it is quicker to go through the jobs of one label, and ask a set of those that run, than to look up each of these."""
+        if len(labelled) > 1:
+            return False
+        sql, values = self._union("1", held)
+        [(number,)] = self.session.all(f"SELECT count(*) FROM ({sql} LIMIT {COLLECTED})", *values)
+        sql, values = self._union("1", labelled)
+        return self.session.one(f"{sql} LIMIT 1 OFFSET {FEW * number}", *values) is None
+
+    def _union(self, columns: str, ways: Ways, *conditions: Condition) -> Condition:
+        arms = [(table, _both(self._app(table, range), *conditions)) for table, range in ways]
+        sql = " UNION ALL ".join(f"SELECT {columns} FROM {table} WHERE {condition.sql}" for table, condition in arms)
+        return Condition(sql, tuple(value for _, condition in arms for value in condition.values))
 
     def stretch(self, start: Start | None, most: int) -> tuple[list[tuple[str, Condition]], Start | None]:
         """Tables and conditions of the stretch after ``start``, and where it ends (None: with the range)."""
         if self.way in ("open", "under", "label"):
             return self._collected(start, most)
         table, range = self.ways[0]
-        sql, values = _both(self._app(range), self._rows(start, None))
+        sql, values = _both(self._app(table, range), self._rows(start, None))
         stop = self.session.one(f"SELECT seq FROM {table} WHERE {sql} {self.order} LIMIT 1 OFFSET {STRETCH - 1}", *values)
         end = None if stop is None else Start(stop[0])
-        return [(table, _both(self._app(range), self._rows(start, end), self.filter)) for table, range in self.ways], end
+        return [(table, _both(self._app(table, range), self._rows(start, end), self.filter)) for table, range in self.ways], end
 
     def _collected(self, start: Start | None, most: int) -> tuple[list[tuple[str, Condition]], Start | None]:
         rows = start.rows if start is not None else array("q")
-        collect = (FEW * most if self.way == "label" else COLLECTED) if start is None else start.collect
+        collect = self._first(most) if start is None else start.collect
         full = True
         if not rows:
-            arms = [(table, _both(self._app(range), self._rows(start, None), self.narrow)) for table, range in self.ways]
-            sql = " UNION ALL ".join(f"SELECT seq FROM {table} WHERE {condition.sql}" for table, condition in arms)
-            values = [value for _, condition in arms for value in condition.values]
+            sql, values = self._union("seq", self.ways, self._rows(start, None), self.narrow)
             rows = array("q", [seq for (seq,) in self.session.all(f"{sql} {self.order} LIMIT {collect}", *values)])
             full = len(rows) == collect
             collect = min(COLLECTED, FEW * collect)
@@ -128,6 +152,12 @@ class Plan:
         now, later = rows[:most], rows[most:]
         end = Start(now[-1], later, collect) if later or (full and now) else None
         return [(TABLE, _both(Condition("seq IN (SELECT value FROM json_each(?))", (dump(now),)), self.filter))], end
+
+    def _first(self, most: int) -> int:
+        """How many rows to collect at first, for so many records."""
+        if self.way != "label":
+            return COLLECTED
+        return FEW * most if self.narrow.sql == "1" else most
 
     def _rows(self, start: Start | None, end: Start | None) -> Condition:
         low, high = self.low, self.high
@@ -139,12 +169,10 @@ class Plan:
             high = high if end is None else min(high, end.seq)
         return Condition("seq BETWEEN ? AND ?", (low, high))
 
-    def _app(self, range: Condition) -> Condition:
-        return (
-            range
-            if range.sql == "1" or self.way in ("under", "label")
-            else Condition(f"app = ? AND {range.sql}", (self.session.app, *range.values))
-        )
+    def _app(self, table: str, range: Condition) -> Condition:
+        if range.sql == "1" or table in (LABELS, ROWS):
+            return range
+        return Condition(f"app = ? AND {range.sql}", (self.session.app, *range.values))
 
 
 def conditions_on_rows(session: Session, query: Query) -> Condition:
@@ -157,9 +185,9 @@ def _present(session: Session) -> Condition:
     return Condition("(expires IS NULL OR expires > ?)", (session.now,))
 
 
-def _labelled(session: Session, wanted: Sequence[Wanted]) -> dict[str, tuple[Condition, Ways]]:
+def _labelled(session: Session, wanted: Sequence[Wanted]) -> Conditions:
     """The conditions on metadata: those whose paths are indexed by the index, the others by looking at it."""
-    found: dict[str, tuple[Condition, Ways]] = {}
+    found: Conditions = {}
     paths, whole = session.paths() if wanted else {}, session.whole() if wanted else frozenset()
     for number, each in enumerate(wanted):
         if each.path not in whole or not each.labels or len(each.labels) > MOST_LABELS:
@@ -169,14 +197,14 @@ def _labelled(session: Session, wanted: Sequence[Wanted]) -> dict[str, tuple[Con
         path, values = paths[each.path], sorted(each.labels)
         marks = ", ".join("?" * len(values))
         single = Condition(f"EXISTS (SELECT 1 FROM label WHERE path = ? AND label IN ({marks}) AND label.seq = job.seq)", (path, *values))
-        ways: Ways = [("label", Condition("path = ? AND label = ?", (path, value))) for value in values]
+        ways: Ways = [(LABELS, Condition("path = ? AND label = ?", (path, value))) for value in values]
         found["label" if "label" not in found else f"label {number}"] = single, ways
     return found
 
 
-def _conditions(session: Session, query: Query) -> dict[str, tuple[Condition, Ways]]:
-    """The conditions of a query by name, each as a condition on rows and, if it can serve as one, as ways in."""
-    found: dict[str, tuple[Condition, Ways]] = {"all": (Condition("1"), [(TABLE, Condition("1"))])}
+def _conditions(session: Session, query: Query) -> Conditions:
+    """The conditions of a query."""
+    found: Conditions = {"all": (Condition("1"), [(TABLE, Condition("1"))])}
     if query.id_prefix is not None:
         between = Condition("id BETWEEN ? AND ?", _id_range(query.id_prefix))
         name = "id_prefix" if len(query.id_prefix) >= SELECTIVE else "few digits"
@@ -191,7 +219,7 @@ def _conditions(session: Session, query: Query) -> dict[str, tuple[Condition, Wa
         found["root"] = Condition("(root = ? OR (root IS NULL AND id = ?))", (root, root)), ways
     if query.under is not None:
         below = Condition(f"job.seq IN ({_UNDER})", (query.under.bytes, session.app, session.now, session.app))
-        found["under"] = below, [("job", below)]
+        found["under"] = below, [(ROWS, below)]
     found |= _labelled(session, query.metadata)
     if query.states:
         states = Condition(f"state IN ({', '.join(sorted(str(NUMBERS[state]) for state in query.states))})")

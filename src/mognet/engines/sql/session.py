@@ -65,6 +65,8 @@ class Session:
     known_paths: dict[str, int] = field(default_factory=dict)
     """The paths that were indexed when this was last read; that they still are, ``paths_version`` says."""
     paths_version: int = 0
+    views: set[int] = field(default_factory=set)
+    """For which numbers of labels the connection has a view: see single.py."""
     _whole: frozenset[str] = frozenset()
     tip: int = field(init=False)
     """The number of the last job that was stored alone; often nobody has added any since."""
@@ -87,11 +89,15 @@ class Session:
         return cursor
 
     def give_up(self) -> None:
-        """End what a transaction that failed had begun: an open cursor would keep its old view of the file, and with it out of the next."""
+        """End what a transaction that failed had begun: an open cursor would keep its old view of the file, and with it out of the next.
+
+        Paths that it has read may be of its own making.
+        """
         for cursor in self.opened:
             cursor.close()
         self.opened.clear()
         self.news = False
+        self.paths_version = -1
 
     def all(self, statement: str, *parameters: object) -> list[Row]:
         """All rows of a statement that has few."""
@@ -167,6 +173,20 @@ class Operation(Protocol[T_co]):
     """What happens inside a transaction. May be called again, in a new one, if that was rolled back."""
 
     def __call__(self, session: Session) -> Finish[T_co]: ...
+
+
+def in_snapshot(operation: Operation[T_co]) -> Operation[T_co]:
+    """A read of several statements, which all see the file as it is when the first begins. It has nothing to fetch afterwards."""
+
+    def work(session: Session) -> Finish[T_co]:
+        session.connection.execute("BEGIN")
+        try:
+            return operation(session)
+        finally:
+            if session.connection.in_transaction:  # SQLite may have ended it after an error
+                session.connection.execute("ROLLBACK")
+
+    return work
 
 
 def in_blocks(rows: Sequence[Row]) -> Iterator[tuple[int, Row]]:

@@ -4,12 +4,15 @@ The job's row is the one behind that of the last job that was stored so: usually
 looked for. The statement sees to it that this is so.
 """
 
-# ruff: noqa: S608 - the texts are put together from constants only
+# ruff: noqa: S608 - the texts are put together from constants and numbers only
 from __future__ import annotations
 
-from mognet.engines.sql import labels
+from functools import cache
+
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.session import INLINE, Session
+from mognet.engines.sql.statements import ADDED, LAST
+from mognet.labels import labels
 from mognet.records import Job
 
 NO_METADATA = b"{}"
@@ -34,31 +37,15 @@ _INSERT_BARE = _insert("metadata", "x'7b7d'")  # values that are bound cost more
 
 
 def add(session: Session, job: Job) -> bool:
-    """Store a job, and put it in line. False: it is large or has a family, its id is known, or more is to be done, and nothing was."""
-    if job.parent is not None or job.root is not None or len(job.body) > INLINE:
+    """Store a job, and put it in line. False: it is large or has a family, its id is known, or more is to be done, and nothing was.
+
+    With labels, a known id is an :class:`sqlite3.IntegrityError`.
+    """
+    if job.parent is not None or job.root is not None or len(job.body) > INLINE or len(job.metadata) > INLINE:
         return False
-    if job.metadata == NO_METADATA:
-        return _put(session, job) or (_renew(session) and _put(session, job))
-    if len(job.metadata) > INLINE:
-        return False
-    if session.known_paths:
-        return _add_indexed(session, job)
+    if session.known_paths and job.metadata != NO_METADATA and (found := labels(job.metadata, session.known_paths)):
+        return _put_labelled(session, job, found)
     return _put(session, job) or (_renew(session) and _put(session, job))
-
-
-def _add_indexed(session: Session, job: Job) -> bool:
-    connection = session.connection
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        added = _put(session, job) or (_renew(session) and _put(session, job))
-        if added:
-            labels.add(session, [(session.tip, job.metadata)])
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return added
 
 
 def _put(session: Session, job: Job) -> bool:
@@ -82,3 +69,44 @@ def _renew(session: Session) -> bool:
         return False
     before, session.tip = session.tip, session.last().seq
     return session.tip != before
+
+
+# --- with labels it is a statement, too: on a view of the connection's own, whose trigger puts what is inserted into the tables
+
+# A job behind all others (?6: now), unless changes are noted, or other paths are indexed than ?13 stands for.
+_VALUES = "seq + 1, ?1, ?2, 0, 1, ?3, ?4, ?5, seq + 1, max(created, ?6), NULL, NULL, ?7, ?8, ?9, ?10, ?11, ?12"
+_LAST = f"WITH last(seq, created) AS ({LAST})"
+_UNLESS = "FROM last WHERE (SELECT noted_until <= ?6 AND paths = ?13 FROM app WHERE app.app = ?1)"
+
+
+def _put_labelled(session: Session, job: Job, found: dict[str, bytes]) -> bool:
+    now, paths = session.clock(), session.known_paths
+    late_ttl = None if job.latest is None else job.ttl
+    row = (
+        session.app, job.id.bytes, job.priority, job.queue, now + job.delay, now, job.name, job.label, job.metadata, job.body,
+        job.latest, late_ttl, session.paths_version,
+    )  # fmt: skip
+    _make_view(session, len(found))
+    before = session.connection.total_changes  # what a trigger writes does not count as the statement's own
+    session.run(_add_labelled(len(found)), *row, *[value for path, label in found.items() for value in (paths[path], label)])
+    return session.connection.total_changes > before
+
+
+@cache
+def _add_labelled(labels: int) -> str:
+    marks = ", ".join(f"?{number}" for number in range(14, 14 + 2 * labels))
+    return f"INSERT INTO new_job_{labels} {_LAST} SELECT {_VALUES}, {marks} {_UNLESS}"
+
+
+def _make_view(session: Session, labels: int) -> None:
+    if labels in session.views:
+        return
+    view, numbers = f"new_job_{labels}", range(labels)
+    columns = ", ".join(f"path{number}, label{number}" for number in numbers)
+    nothing = ", ".join(["NULL"] * 2 * labels)
+    session.run(f"CREATE TEMP VIEW IF NOT EXISTS {view} ({ADDED}, {columns}) AS SELECT {ADDED}, {nothing} FROM job")
+    new = ", ".join(f"new.{column}" for column in ADDED.split(", "))
+    puts = [f"INSERT INTO job ({ADDED}) VALUES ({new});"]
+    puts += [f"INSERT INTO label (path, label, seq) VALUES (new.path{number}, new.label{number}, new.seq);" for number in numbers]
+    session.run(f"CREATE TEMP TRIGGER IF NOT EXISTS add_job_{labels} INSTEAD OF INSERT ON {view} BEGIN {' '.join(puts)} END")
+    session.views.add(labels)

@@ -18,7 +18,7 @@ from mognet.engines.sql import statements as sql
 from mognet.engines.sql.connection import Synchronous, check_synchronous, explained, open_again, open_file, parse_url, patiently
 from mognet.engines.sql.desks import Reader
 from mognet.engines.sql.doorbell import folder_beside
-from mognet.engines.sql.session import Finish, Operation, Session
+from mognet.engines.sql.session import Finish, Operation, Session, in_snapshot
 from mognet.engines.sql.signals import Signals, Waiter
 from mognet.engines.sql.writer import Writer
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, NotConnected
@@ -274,7 +274,7 @@ class SQLiteEngine:
     async def search(self, query: Query) -> AsyncIterator[Record]:
         left, start = query.limit, None
         while left is None or left > 0:
-            page = await self._read(search.find(query, start, search.CHUNK if left is None else min(left, search.CHUNK)))
+            page = await self._read(in_snapshot(search.find(query, start, search.CHUNK if left is None else min(left, search.CHUNK))))
             next_step.get()()
             for record in page.records:
                 yield record
@@ -287,7 +287,7 @@ class SQLiteEngine:
         numbers: dict[str, int] = {}
         start: search.Start | None = None
         while True:
-            part, start = await self._read(search.count(query, by, start))
+            part, start = await self._read(in_snapshot(search.count(query, by, start)))
             next_step.get()()
             for group, number in part.items():
                 numbers[group] = numbers.get(group, 0) + number
@@ -310,7 +310,7 @@ class SQLiteEngine:
     async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
         if since is None:
             return Changes([], await self._write(changes.begin, rows=1), self._clock())
-        found = await self._read(changes.read(changes.number(since), query, limit))
+        found = await self._read(in_snapshot(changes.read(changes.number(since), query, limit)))
         if not found.prolong:
             return found.changes
         now = await self._write(changes.begin, rows=1)
@@ -318,8 +318,9 @@ class SQLiteEngine:
 
     # logs
 
-    async def log(self, token: Token, lines: Sequence[bytes], *, keep: int) -> bool:
-        return await self._write(logbook.log(token, lines, keep), rows=_weight(lines, (len(each) for each in lines)))
+    async def log(self, lines: Mapping[Token, Sequence[bytes]], *, keep: int) -> set[Token]:
+        all = [line for each in lines.values() for line in each]
+        return await self._write(logbook.log(lines, keep), rows=_weight(all, map(len, all)))
 
     async def logs(self, id: UUID, *, after: int = 0) -> list[LogLine]:
         return await self._read(logbook.logs(id, after))

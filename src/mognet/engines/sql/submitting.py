@@ -138,7 +138,7 @@ class _Batch:
         if self.contents:
             session.blocks(sql.put_contents, self.contents)
         if self.rows:
-            labels.add(session, [(row[0], row[_METADATA]) for row in self.rows])
+            labels.add(session, ((row[0], row[_METADATA]) for row in self.rows))
             changes.note(session, [row[0] for row in self.rows])
         if not self.revoked:
             return None

@@ -95,7 +95,7 @@ class Changing(Group):
         ended = await bench.ended(queue="other")
         watch = await Watch.begin(bench)
         await bench.engine.save(claim.token, {"a": b"1"})
-        await bench.engine.log(claim.token, [b"line"], keep=10)
+        await bench.engine.log({claim.token: [b"line"]}, keep=10)
         await bench.engine.extend([claim.token], LONG)
         await bench.engine.publish("x", b"")
         await bench.engine.submit([make_job(id=claim.token.id)])
@@ -402,9 +402,9 @@ class Logging(Group):
         claim = await bench.start()
         id = claim.token.id
         assert await self.lines(bench, id) == []
-        assert await bench.engine.log(claim.token, [b"a", b"\xff\x00\n"], keep=3)
+        assert await bench.engine.log({claim.token: [b"a", b"\xff\x00\n"]}, keep=3)
         assert await self.lines(bench, id) == [(1, b"a"), (2, b"\xff\x00\n")]
-        assert await bench.engine.log(claim.token, [b"c", b"d"], keep=3)
+        assert await bench.engine.log({claim.token: [b"c", b"d"]}, keep=3)
         assert await self.lines(bench, id) == [(2, b"\xff\x00\n"), (3, b"c"), (4, b"d")]
         assert await self.lines(bench, id, after=3) == [(4, b"d")]
         await bench.settle(succeeded(claim.token, b"1"))
@@ -414,38 +414,53 @@ class Logging(Group):
     async def test_more_than_are_kept_at_once(self, bench: Bench) -> None:
         """Of more lines than are kept, the last."""
         claim = await bench.start()
-        assert await bench.engine.log(claim.token, [b"%d" % n for n in range(1, 301)], keep=5)
+        assert await bench.engine.log({claim.token: [b"%d" % n for n in range(1, 301)]}, keep=5)
         assert await self.lines(bench, claim.token.id) == [(n, b"%d" % n) for n in range(296, 301)]
-        assert await bench.engine.log(claim.token, [], keep=5)
+        assert await bench.engine.log({claim.token: []}, keep=5)
+
+    async def test_many_jobs_at_once(self, bench: Bench) -> None:
+        """Each gets its own lines; for those that were lost nothing is written, and they are missing from the answer."""
+        await bench.add(12)
+        claims = await bench.take(12)
+        await bench.engine.settle([succeeded(claim.token, b"1") for claim in claims[::3]])
+        await bench.engine.log({claims[1].token: [b"first"]}, keep=3)
+        lines = {claim.token: [b"%d:%d" % (number, line) for line in range(number)] for number, claim in enumerate(claims)}
+        lost = {claim.token for claim in claims[::3]}
+        assert await bench.engine.log(lines, keep=3) == set(lines) - lost
+        assert await bench.engine.log({}, keep=3) == set()
+        for number, claim in enumerate(claims):
+            before = [b"first"] if number == 1 else []
+            want = [] if claim.token in lost else list(enumerate([*before, *lines[claim.token]], 1))[-3:]
+            assert await self.lines(bench, claim.token.id) == want
 
     async def test_who_may_log(self, bench: Bench) -> None:
         """A ghost logs nothing; an heir goes on behind what the ghost logged in its time."""
         claim = await bench.start()
-        assert await bench.engine.log(claim.token, [b"ghost"], keep=5)
+        assert await bench.engine.log({claim.token: [b"ghost"]}, keep=5)
         await bench.crash(claim)
         [heir] = await bench.take(1)
-        assert not await bench.engine.log(claim.token, [b"boo"], keep=5)
-        assert await bench.engine.log(heir.token, [b"heir"], keep=5)
+        assert not await bench.engine.log({claim.token: [b"boo"]}, keep=5)
+        assert await bench.engine.log({heir.token: [b"heir"]}, keep=5)
         await bench.settle(failed(heir.token, b"1"))
-        assert not await bench.engine.log(heir.token, [b"late"], keep=5)
+        assert not await bench.engine.log({heir.token: [b"late"]}, keep=5)
         assert await self.lines(bench, heir.token.id) == [(1, b"ghost"), (2, b"heir")]
 
     async def test_gone_with_the_record(self, bench: Bench) -> None:
         """A delete or an expiry leaves nothing of it; a job born again in its id has a log of its own."""
         claim = await bench.start()
-        await bench.engine.log(claim.token, [b"a"] * 20, keep=10)
+        await bench.engine.log({claim.token: [b"a"] * 20}, keep=10)
         await bench.engine.delete([claim.token.id])
         await bench.submit(make_job(id=claim.token.id))
         [again] = await bench.take(1)
         assert await self.lines(bench, claim.token.id) == []
-        await bench.engine.log(again.token, [b"b"], keep=10)
+        await bench.engine.log({again.token: [b"b"]}, keep=10)
         assert await self.lines(bench, claim.token.id) == [(1, b"b")]
         await bench.settle(succeeded(again.token, b"1", ttl=bench.unit))
         await bench.advance(1)
         assert await self.lines(bench, claim.token.id) == []
         await bench.submit(make_job(id=claim.token.id))
         [third] = await bench.take(1)
-        await bench.engine.log(third.token, [b"c"], keep=10)
+        await bench.engine.log({third.token: [b"c"]}, keep=10)
         assert await self.lines(bench, claim.token.id) == [(1, b"c")]
         await bench.engine.update(third.token.id, revoke(ttl=bench.unit))
         await bench.advance(1)
