@@ -93,6 +93,8 @@ def spread(data: Mapping[str, Any]) -> dict[str, Any]:
         for key in _LIFETIMES.get(name, ()):
             if key in section:
                 settings.setdefault(key, FOR_EVER if section[key] is None else section[key])
+        if name == "state_backend" and not section.get("url") and settings.get("result_backend") is not None:
+            settings[name] = settings["result_backend"]  # it does not say where, and there is only one place now
     return settings
 
 

@@ -81,6 +81,15 @@ def test_nothing_said_means_localhost() -> None:
     assert config.result_ttl == timedelta(days=21)
 
 
+@pytest.mark.parametrize("state", [{}, {"redis": {}}, {"redis": {"state_ttl": 60}}])
+def test_a_state_backend_that_does_not_say_where(state: dict[str, Any]) -> None:
+    """In 2.0 it was Redis on this machine, wherever the results were; state is kept with its record now."""
+    old = {"broker": {"amqp": {}}, "result_backend": {"redis": {"url": "redis://db:6380/1", "result_ttl": 60}}, "state_backend": state}
+    config = AppConfig.model_validate(old)
+    assert place(config) == legacy.Place("redis://db:6380/1", ("amqp://localhost:5672/",))
+    assert config.state_backend == config.result_backend
+
+
 def test_for_ever_is_as_long_as_a_setting_may_be() -> None:
     config = AppConfig.model_validate({"result_backend": {"redis": {"result_ttl": None, "result_value_ttl": None}}})
     assert config.result_ttl == config.result_value_ttl == timedelta(days=36_525)
