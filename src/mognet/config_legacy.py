@@ -88,6 +88,8 @@ def spread(data: Mapping[str, Any]) -> dict[str, Any]:
         for key in ignored:
             if key in section:
                 _note(f"{name}.{key}")
+        for key in {*map(str, section)} - {"url", *ignored, *_LIFETIMES.get(name, ())}:
+            _log.warning("unknown setting %s.%s is ignored, as Mognet 2.0 did", name, key)
         for key in _LIFETIMES.get(name, ()):
             if key in section:
                 settings.setdefault(key, FOR_EVER if section[key] is None else section[key])

@@ -336,7 +336,12 @@ class Result(Generic[T_co]):
         return ResultChildren(self.id, self._source)
 
     async def tree(self, max_depth: int = 3, max_width: int = 500) -> ResultTree:
-        """The jobs under this one, ``max_depth`` levels with this one, at most ``max_width`` children of each job."""
+        """The jobs under this one, ``max_depth`` levels with this one, at most ``max_width`` children of each job.
+
+        Brings this result up to date. Raises :class:`ResultLost` when its record is gone.
+        """
+        if not self.done:
+            await self.refresh()
         return await self._tree(max_depth, max_width, frozenset())
 
     async def _tree(self, max_depth: int, max_width: int, above: frozenset[UUID]) -> ResultTree:

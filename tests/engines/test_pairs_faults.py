@@ -429,6 +429,32 @@ async def test_the_store_fails_in_the_moment_in_which_a_ticket_comes(load: Load,
     assert claim.token.id == load.submitted[0]
 
 
+async def test_a_store_that_is_slow_to_give_up_is_not_taken_for_one_without_work(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the worker would believe that it is in touch."""
+    pulled_in_vain = asyncio.Event()
+
+    class Slow(MemoryEngine):
+        async def claim(self, *args, wait=0.0, **options):  # type: ignore[no-untyped-def]
+            if wait > 0:
+                await pulled_in_vain.wait()
+                await asyncio.sleep(0.05)
+                raise ConnectionError("the store is gone")
+            return await super().claim(*args, wait=wait, **options)
+
+    pair = await load.pair(Slow(load.app, store=load.store))
+    pull = pair.broker.pull
+
+    async def pull_and_tell(*args, **options):  # type: ignore[no-untyped-def]
+        pulled = await pull(*args, **options)
+        pulled_in_vain.set()
+        return pulled
+
+    monkeypatch.setattr(pair.broker, "pull", pull_and_tell)
+    pair._idle = True
+    with pytest.raises(ConnectionError, match="store is gone"):
+        await pair.claim("n", ["q"], 5, lease=LEASE, wait=0.3)
+
+
 async def test_the_broker_is_down_and_the_store_up(load: Load, proxy: Proxy) -> None:
     """Jobs are accepted without delay, and run from the store's line."""
     proxy.refuse()

@@ -156,8 +156,8 @@ class TestPostgres:
         assert info["size"] > 0
         assert info["schema"]["found"] == info["schema"]["known"]
         query(postgres, "INSERT INTO of_store.version (version) VALUES (99)")
-        for words in (("migrate", "--check"), ("migrate",)):
-            refused = mognet("store", *words, url=url)
+        for words in (("store", "migrate", "--check"), ("store", "migrate"), ("tasks", "list")):
+            refused = mognet(*words, url=url)
             assert refused.code == 5
             assert "99" in refused.err
         newer = mognet("store", "info", "--json", url=url).json

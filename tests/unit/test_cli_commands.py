@@ -6,9 +6,11 @@ import asyncio
 import io
 import json
 import logging
+import sqlite3
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -271,6 +273,13 @@ class TestTasks:
         assert said.code == 2
         assert said.err.count("\n") == 1
 
+    def test_no_logs(self, app: App, mognet: Mognet) -> None:
+        (id,) = submit(app, cook())
+        said = mognet("tasks", "logs", str(id))
+        assert (said.code, said.out) == (0, "")
+        assert "no logs are kept" in said.err
+        assert mognet("tasks", "logs", str(id), "--json").json == []
+
     def test_tree(self, app: App, mognet: Mognet) -> None:
         (id,) = submit(app, Request(name="kitchen.menu", kwargs={"dishes": ["a", "b", "c"]}))
         work(app)
@@ -299,6 +308,8 @@ class TestTasks:
         assert said.code == 5
         assert "has ended already (SUCCESS)" in said.err
         assert mognet("tasks", "revoke", str(done), "--force", "--json").json["state"] == "SUCCESS"
+        said = mognet("tasks", "revoke", str(done), "--force").out
+        assert said == f"kitchen.cook {done} is SUCCESS as before, and all that was unfinished below it is REVOKED\n"
 
     def test_revoke_an_unknown_id(self, app: App, mognet: Mognet) -> None:
         id = uuid4()
@@ -411,6 +422,17 @@ class TestUsage:
         assert says in said.err
         assert said.err.count("\n") == 1
         assert said.err.startswith("error: ")
+
+    def test_a_store_of_a_newer_mognet_is_refused(self, mognet: Mognet, tmp_path: Path) -> None:
+        file = tmp_path / "newer.db"
+        assert mognet("--url", f"sqlite:///{file}", "tasks", "list").code == 0
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        for words in (("tasks", "list"), ("run",), ("submit", "cook", "dish=x")):
+            said = mognet("--url", f"sqlite:///{file}", *words)
+            assert said.code == 5
+            assert "was written by a newer mognet: it has version 99" in said.err
+            assert said.err.count("\n") == 1
 
     def test_tracebacks_only_for_debuggers(self, app: App, mognet: Mognet, monkeypatch: pytest.MonkeyPatch) -> None:
         async def explode() -> None:

@@ -84,7 +84,7 @@ class TestWhere:
             (["--where", "n:=[]"], "'n'"),
             (["--where", "n"], "--where 'n'"),
             (["--after", "nonsense"], "'nonsense' is no cursor"),
-            (["--since", "soon"], "--since 'soon'"),
+            (["--since", "soon"], "--since 'soon' is no moment: write 2026-03-01T12:30, or how long ago"),
             (["--until", "2026-13-01"], "--until '2026-13-01'"),
             (["--root", "zz"], "'zz'"),
             (["--state", "odd"], "'odd'"),

@@ -150,3 +150,8 @@ def test_a_url_set_by_hand_goes_before_all() -> None:
     app = App("a", AppConfig(broker="amqp://a", result_backend="redis://a"))
     app.config.url = "memory://x"
     assert app.url == "memory://x"
+
+
+def test_what_2_0_ignored_without_a_word_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    AppConfig.model_validate({"result_backend": {"redis": {"url": "redis://db", "result_tll": 5}}, "broker": {"amqp": {"url": "amqp://h"}}})
+    assert [record.message for record in caplog.records] == ["unknown setting result_backend.result_tll is ignored, as Mognet 2.0 did"]

@@ -55,9 +55,16 @@ async def revoke_tasks(desk: Desk, ids: Sequence[str], which: Which, *, force: b
             raise CommandError(f"job {result.id} has ended already ({result.state}); --force revokes what it has left unfinished", REFUSED)
     targets = [UUID(parse_prefix(id)) if result is None else result.id for id, result in zip(ids, known, strict=True)]
     results = [await desk.app.revoke(target, force=force) for target in targets]
-    below = ["" if result is None else ", and so is all that was unfinished below it" for result in known]
+    below = ["" if result is None else _below(result) for result in known]
     lines = [f"{_name(result)}{result.id} is {result.state}{more}" for result, more in zip(results, below, strict=True)]
     return await _tell(desk, results, lines)
+
+
+def _below(before: Result[Any]) -> str:
+    """What has become of the jobs under one that was revoked."""
+    if before.done and not before.revoked:
+        return " as before, and all that was unfinished below it is REVOKED"
+    return ", and so is all that was unfinished below it"
 
 
 async def _known(desk: Desk, id: str, *, force: bool) -> Result[Any] | None:

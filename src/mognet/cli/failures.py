@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from mognet.cli.text import clean, clean_lines
+from mognet.engines.migrations import NewerSchema
 from mognet.exceptions import (
     ConnectionError,
     CouldNotSubmit,
@@ -40,6 +41,7 @@ class CommandError(Exception):
 
 
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (NewerSchema, REFUSED),
     (ImproperlyConfigured, USAGE),
     (InvalidMetadata, USAGE),
     (InvalidQuery, USAGE),

@@ -107,12 +107,12 @@ def _moment(text: str | None, option: str, now: datetime) -> datetime | None:
     """A moment: so long ago (``1h``), or a date and time (``2026-03-01T12:30``)."""
     if text is None:
         return None
-    if re.match(r"\s*\d{4}-", text):
-        try:
+    try:
+        if re.match(r"\s*\d{4}-", text):
             return datetime.fromisoformat(text.strip())
-        except ValueError:
-            raise CommandError(f"{option} {text!r} is no moment: write 2026-03-01T12:30, or how long ago it was: 10m, 1h", USAGE) from None
-    return now - min(parse_duration(text, option), timedelta(days=365 * 100))
+        return now - min(parse_duration(text, option), timedelta(days=365 * 100))
+    except (ValueError, CommandError):
+        raise CommandError(f"{option} {text!r} is no moment: write 2026-03-01T12:30, or how long ago it was: 10m, 1h", USAGE) from None
 
 
 def _is_json(text: str) -> bool:

@@ -24,8 +24,9 @@ async def show_logs(desk: Desk, id: str, *, follow: bool, most: int | None) -> i
     entries = await result.logs()
     entries = entries if most is None else entries[max(0, len(entries) - most) :]
     if not follow:
-        write(Answer([entry.to_dict() for entry in entries], Lines(_lines(entries))), desk.options, json=desk.json)
-        if not entries and not desk.json:
+        if entries or desk.json:
+            write(Answer([entry.to_dict() for entry in entries], Lines(_lines(entries))), desk.options, json=desk.json)
+        else:
             kept = desk.app.config.keep_logs
             desk.note("nothing was logged" if kept else "no logs are kept: set keep_logs (MOGNET_KEEP_LOGS=100) where the workers run")
         return OK

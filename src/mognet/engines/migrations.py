@@ -8,6 +8,10 @@ from typing import NamedTuple
 from mognet.exceptions import ImproperlyConfigured
 
 
+class NewerSchema(ImproperlyConfigured):
+    """A newer mognet has been here: this one keeps its hands off."""
+
+
 class Step(NamedTuple):
     """A script that brings a schema to another version."""
 
@@ -24,12 +28,13 @@ def newest(package: str) -> int:
 def steps(package: str, what: str, found: int, wanted: int | None = None) -> list[Step]:
     """What brings ``what`` from one version to another, the newest by default.
 
-    Raises :class:`ImproperlyConfigured` if it is further than this mognet knows, or if there is no such version or no way back.
+    Raises :class:`NewerSchema` if it is further than this mognet knows, and :class:`ImproperlyConfigured` if there is no such version or
+    no way back.
     """
     ups, downs = _scripts(package, down=False), _scripts(package, down=True)
     known = len(ups)
     if found > known:
-        raise ImproperlyConfigured(
+        raise NewerSchema(
             f"{what} was written by a newer mognet: it has version {found} of its schema, and this one knows none later than {known}. "
             f"Upgrade mognet here, or bring it back with the newer one: mognet store migrate --to {known}"
         )

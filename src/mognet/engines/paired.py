@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 from uuid import UUID
 
 from mognet.engine import Broker, Engine, GroupBy, until_back
 from mognet.engines.owed import Owed
-from mognet.exceptions import ConnectionError, MognetError
+from mognet.engines.paired_claim import GLANCE, PairedClaim, Turns, waiting_for
+from mognet.exceptions import MognetError
 from mognet.outcomes import Change, Outcome
-from mognet.records import Changes, Claim, Delivery, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Ticket, Token
+from mognet.records import Changes, Claim, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Ticket, Token
 from mognet.states import FINAL, ResultState
-
-GLANCE = 0.25
-"""Seconds between two looks at the store's line while tickets keep coming."""
 
 DEFAULT_GRACE = 30.0
 """What a caller of ``sweep`` says who leaves the choice to the engine: the Protocol's default."""
@@ -33,7 +31,6 @@ GRACE_FULL, GRACE_EMPTY = 300.0, 10.0
 QUEUES_EVERY = 60.0
 """Seconds between two questions to the store which queues there are."""
 
-MOST_STALE = 1000
 MOST_UNSURE = 10_000
 
 _log = logging.getLogger(__name__)
@@ -50,13 +47,7 @@ class Paired:
         self.broker = broker
         self.store = store
         self._exact = exact
-        self._glance = glance
-        self._look_at = 0.0
-        self._plenty = False
-        """Whether the broker had as many tickets as were asked for, last time."""
-        self._tickets_turn = False
-        self._idle = False
-        """Whether the last claim found nothing: then the next one waits at once, which begins with a look at both."""
+        self._turns = Turns(glance)
         self._unsure: dict[UUID, None] = {}
         """Jobs that may have been stored by a submit that failed; if they are submitted again, they need a ticket all the same."""
         self._queues: dict[str, None] = {}
@@ -100,35 +91,39 @@ class Paired:
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
         try:
             added = await self.store.submit(jobs, enqueue=False)
-        except BaseException:
+        except BaseException as error:
             if enqueue:
                 self._unsure |= {job.id: None for job in jobs[:MOST_UNSURE]}
                 while len(self._unsure) > MOST_UNSURE:
                     self._unsure.pop(next(iter(self._unsure)))
+                if isinstance(error, asyncio.CancelledError):
+                    self._send(self._push_stored([_ticket(job) for job in jobs if job.delay <= 0]))
             raise
         if any(job.delay > 0 for job in jobs):
-            self._look_at = 0.0
+            self._turns.look_at = 0.0
         if enqueue:
             unsure = self._unsure
-            tickets = {
-                job.id: Ticket(job.id, job.queue, job.priority)
-                for job, new in zip(jobs, added, strict=True)
-                if (new or job.id in unsure) and job.delay <= 0
-            }
+            tickets = {job.id: _ticket(job) for job, new in zip(jobs, added, strict=True) if (new or job.id in unsure) and job.delay <= 0}
             if tickets:
                 await asyncio.shield(self._send(self._push(list(tickets.values()))))
             for job in jobs if unsure else ():
                 unsure.pop(job.id, None)
         return added
 
+    async def _push_stored(self, tickets: Sequence[Ticket]) -> None:
+        """Who submitted was cancelled: nobody will submit again what was stored."""
+        try:
+            waiting = await waiting_for(self.store, tickets)
+        except MognetError as error:
+            _log.debug("jobs of a submit that was cancelled may have no tickets; a sweep will bring them: %s", error)
+        else:
+            await self._push([ticket for ticket in tickets if ticket.id in waiting])
+
     async def _push(self, tickets: Sequence[Ticket]) -> None:
         """The jobs are stored, so the submit has succeeded: what gets no ticket now gets one soon, or is found by a sweep."""
         self._queues |= {ticket.queue: None for ticket in tickets}
         try:
-            await self.broker.push(tickets)
-        except MognetError as error:
-            _log.warning("%d jobs are stored but have no tickets yet; they are owed: %s", len(tickets), error)
-            self._owed.add(tickets)
+            await self._owed.push(tickets)
         except Exception:
             _log.exception("%d jobs are stored but have no tickets yet; a sweep will bring them", len(tickets))
 
@@ -149,16 +144,17 @@ class Paired:
         if limit <= 0 or not queues:
             return []
         self._queues |= dict.fromkeys(queues)
-        call = _Call(self, node, queues, limit, lease)
+        call = PairedClaim(self.broker, self.store, self._turns, self._send, node, queues, limit, lease, patient=wait > 0)
         until = self._now() + wait
         claims: list[Claim] = []
+        idle, self._turns.idle = self._turns.idle, False
         if self._exact:
             claims = await call.best()
-        elif wait <= 0 or not self._idle:
-            claims = await call.at_once(patient=wait > 0)
+        elif wait <= 0 or not idle:
+            claims = await call.at_once()
         while not claims and (left := until - self._now()) > 0:
-            claims = await call.first(left)
-        self._idle = not claims
+            claims = await (call.at_once() if call.wading else call.first(left))
+        self._turns.idle = not claims and not call.wading
         return claims
 
     async def _claim_ids(
@@ -168,7 +164,7 @@ class Paired:
         until = self._now() + wait
         while True:
             left = max(0.0, until - self._now())
-            claims = await self.store.claim(node, queues, limit, lease=lease, wait=min(left, self._glance or GLANCE), ids=ids)
+            claims = await self.store.claim(node, queues, limit, lease=lease, wait=min(left, self._turns.glance or GLANCE), ids=ids)
             if claims or left <= 0:
                 return claims
 
@@ -178,7 +174,7 @@ class Paired:
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
         settled = await self.store.settle(outcomes)
         if any(outcome.again for outcome in outcomes):
-            self._look_at = 0.0
+            self._turns.look_at = 0.0
         return settled
 
     # what only the store knows
@@ -195,7 +191,7 @@ class Paired:
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
         record = await self.store.update(id, change, unless=unless)
         if change.body is not None:
-            self._look_at = 0.0
+            self._turns.look_at = 0.0
         return record
 
     async def delete(self, ids: Collection[UUID]) -> int:
@@ -245,7 +241,7 @@ class Paired:
         swept = await self.store.sweep(grace=grace, limit=limit)
         await self._learn_queues()
         if swept.recovered or swept.carried:
-            self._look_at = 0.0
+            self._turns.look_at = 0.0
         if swept.carried:
             _log.warning("%d jobs had no ticket for %g s and are in the store's line now", swept.carried, grace)
         return swept
@@ -268,172 +264,8 @@ class Paired:
             self._queues_known = self._now() + QUEUES_EVERY
 
 
-class _Call:
-    """One claim: what it asks for, and the ways to get it."""
-
-    def __init__(self, pair: Paired, node: str, queues: Collection[str], limit: int, lease: float) -> None:
-        self.pair = pair
-        self.node = node
-        self.queues = queues
-        self.limit = limit
-        self.lease = lease
-
-    async def from_line(self, limit: int, wait: float = 0.0) -> list[Claim]:
-        """What is due in the store's line."""
-        return await self.pair.store.claim(self.node, self.queues, limit, lease=self.lease, wait=wait)
-
-    async def pull(self, limit: int) -> list[Delivery]:
-        """Tickets, if there are any and the broker can be reached: the store's line goes on without it."""
-        try:
-            pulled = await self.pair.broker.pull(self.queues, limit)
-        except ConnectionError as error:
-            _log.debug("no tickets: %s", error)
-            return []
-        self.pair._plenty = len(pulled) >= limit
-        return pulled
-
-    async def take(self, pulled: Sequence[Delivery], limit: int, others: Collection[UUID] = ()) -> list[Claim]:
-        """Claim the jobs of tickets (and others), the best up to the limit; what the record refuses is stale."""
-        pair = self.pair
-        ids = list(dict.fromkeys([*(delivery.ticket.id for delivery in pulled), *others]))
-        try:
-            claims = await pair.store.claim(self.node, self.queues, limit, lease=self.lease, ids=ids)
-        except BaseException:
-            pair.broker.give_back(pulled)
-            raise
-        # From here on nothing is waited for, so that nothing can be cancelled.
-        if len(claims) < limit or len(claims) == len(ids):
-            pair.broker.ack(pulled)
-        else:
-            won = {claim.token.id for claim in claims}
-            pair.broker.ack([delivery for delivery in pulled if delivery.ticket.id in won])
-            pair.broker.give_back([delivery for delivery in pulled if delivery.ticket.id not in won])
-        return claims
-
-    async def tickets(self, limit: int) -> list[Claim]:
-        """Jobs that tickets bring; as long as all are stale, the next ones."""
-        number = limit
-        while pulled := await self.pull(number):
-            if claims := await self.take(pulled, limit):
-                return claims
-            number = min(2 * number, max(limit, MOST_STALE))
-        return []
-
-    async def at_once(self, *, patient: bool) -> list[Claim]:
-        """What there is: of the store's line, if it is time to look, and of the broker.
-
-        While both hold more than fits, they share. One who will not wait looks at both.
-        """
-        pair, line = self.pair, list[Claim]()
-        if not patient or pair._now() >= pair._look_at:
-            share = self.limit
-            if pair._plenty and patient:
-                pair._tickets_turn = not pair._tickets_turn
-                share = self.limit // 2 if self.limit > 1 else int(not pair._tickets_turn)
-            if share:
-                line = await self.from_line(share)
-                pair._look_at = 0.0 if line else pair._now() + pair._glance
-        if len(line) >= self.limit:
-            return line
-        try:
-            tickets = await self.tickets(self.limit - len(line))
-        except BaseException:
-            if line:  # these are held, and must not be forgotten
-                return line
-            raise
-        return self.sorted(line + tickets)
-
-    @staticmethod
-    def sorted(claims: list[Claim]) -> list[Claim]:
-        """By the law of order, as far as the records tell."""
-        return sorted(claims, key=lambda claim: (-claim.record.priority, claim.record.due, claim.record.created))
-
-    async def best(self) -> list[Claim]:
-        """What there is, in the exact order: the store compares the jobs of tickets with those in its line."""
-        pulled: list[Delivery] = []
-        line = {id async for id in self.lined_up()}
-        try:
-            await self.pull_live(pulled, line)
-        except BaseException:
-            self.pair.broker.give_back(pulled)
-            raise
-        return await self.take(pulled, self.limit, line) if pulled or line else []
-
-    async def pull_live(self, pulled: list[Delivery], line: Collection[UUID]) -> None:
-        """Pull tickets, up to the limit, of jobs that nobody has claimed yet."""
-        while number := self.limit - len(pulled):
-            fresh = await self.pull(number)
-            pulled += fresh
-            records = await self.pair.store.get([delivery.ticket.id for delivery in fresh]) if fresh else []
-            waiting = {record.id for record in records if record is not None and record.state is ResultState.PENDING}.difference(line)
-            self.pair.broker.ack([delivery for delivery in fresh if delivery.ticket.id not in waiting])
-            pulled[len(pulled) - len(fresh) :] = [delivery for delivery in fresh if delivery.ticket.id in waiting]
-            if len(fresh) < number:
-                return
-
-    async def lined_up(self) -> AsyncIterator[UUID]:
-        """The jobs in the store's line, due or not."""
-        for queue in [None] if len(self.queues) > 3 else self.queues:
-            async for record in self.pair.store.search(Query(queue=queue, in_line=True)):
-                if record.queue in self.queues:
-                    yield record.id
-
-    # waiting
-
-    async def first(self, wait: float) -> list[Claim]:
-        """Wait for whichever comes first, a ticket or a job that is due in the store's line. May return early, with nothing."""
-        loop = asyncio.get_running_loop()
-        line = loop.create_task(self.from_line(self.limit, wait))
-        pulling = loop.create_task(self.pull_patiently(wait))
-        try:
-            await asyncio.wait([line, pulling], return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            claims, pulled = await self.end(line, pulling)
-            self.pair.broker.give_back(pulled)
-            if claims:  # they came in the same moment, and are held: better to answer than to lose them
-                return claims
-            raise
-        claims, pulled = await self.end(line, pulling)
-        if claims or not pulled:
-            self.pair.broker.give_back(pulled)
-            return claims
-        return await self.take(pulled, self.limit)
-
-    async def end(self, line: asyncio.Task[list[Claim]], pulling: asyncio.Task[list[Delivery]]) -> tuple[list[Claim], list[Delivery]]:
-        """Let go of what is still waited for; what both have got."""
-        claimed = line.done()
-        for task in (line, pulling):
-            task.cancel()
-        await _ended(line)
-        await _ended(pulling)
-        pulled = [] if pulling.cancelled() or pulling.exception() is not None else pulling.result()
-        if line.cancelled():
-            return [], pulled
-        error = line.exception()
-        if error is None:
-            return line.result(), pulled
-        if claimed or not pulled:
-            self.pair.broker.give_back(pulled)
-            raise error
-        return [], pulled
-
-    async def pull_patiently(self, wait: float) -> list[Delivery]:
-        """A broker that is down may come back while this waits."""
-        until = self.pair._now() + wait
-        while (left := until - self.pair._now()) > 0:
-            try:
-                return await self.pair.broker.pull(self.queues, self.limit, left)
-            except ConnectionError as error:
-                _log.debug("no tickets: %s", error)
-            await asyncio.sleep(min(0.25, max(0.0, until - self.pair._now())))
-        return []
-
-
-async def _ended(task: Awaitable[Any]) -> None:
-    """Wait for a task that was cancelled; that this is cancelled too changes nothing."""
-    while isinstance(task, asyncio.Task) and not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([task])
+def _ticket(job: Job) -> Ticket:
+    return Ticket(job.id, job.queue, job.priority)
 
 
 __all__ = ["DEFAULT_GRACE", "GLANCE", "GRACE_EMPTY", "GRACE_FULL", "Paired"]

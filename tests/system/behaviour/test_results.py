@@ -249,6 +249,14 @@ async def test_trees(app: App) -> None:
     assert tree.to_dict()["children"][0]["parent_id"] == str(top.id)
 
 
+async def test_a_tree_shows_its_top_as_it_is_now(app: App) -> None:
+    top = await app.submit(Request(name="t", delay=timedelta(hours=1)))
+    await app.revoke(top.id)
+    assert top.state is ResultState.PENDING
+    assert (await top.tree()).result.state is ResultState.REVOKED
+    assert top.revoked
+
+
 async def test_delete_takes_the_children_along(app: App) -> None:
     top = await grow(app, 2, 2)
     everything = [top.id]

@@ -50,6 +50,8 @@ class RabbitMQBroker:
         self.giving: Session[GivingLink] = Session(settings, doors, giving, f"{name} gives")
 
     async def __aenter__(self) -> Self:
+        self.taking.reopen()
+        self.giving.reopen()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -93,11 +95,11 @@ class RabbitMQBroker:
         until = loop.time() + wait
         while True:
             link = await self.taking.link(self._deadline)
-            await link.declare(queues)
-            pulled = [] if wait > 0 and link.lingers(queues) else await link.fetch(queues, limit)
+            usable = await link.usable(queues)
+            pulled = [] if wait > 0 and link.lingers(usable) else await link.fetch(usable, limit)
             left = until - loop.time()
             if not pulled and left > 0:
-                pulled = await self._wait(link, queues, limit, min(left, LOOK_EVERY))
+                pulled = await self._wait(link, usable, limit, min(left, LOOK_EVERY))
                 left = until - loop.time()
             if pulled or left <= 0:
                 return [each.delivery for each in pulled]

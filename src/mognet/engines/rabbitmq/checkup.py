@@ -95,8 +95,7 @@ class RabbitMQCheckup:
                 await wire.connect()
         except BaseException:
             wire.transport.abort()
-            with suppress(BaseException):
-                await wire.close()
+            await wire.end()
             raise
         return wire
 

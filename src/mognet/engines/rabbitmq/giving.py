@@ -20,6 +20,12 @@ CHANNELS = 3
 
 PERSISTENT = 2
 
+UNBLOCKED_SECONDS = 0.5
+"""How long a push waits for the end of an alarm, of which the server has told."""
+
+BLOCKED_SECONDS = 0.05
+"""How long it is waited to know that a connection is blocked."""
+
 
 class GivingLink(Link):
     """A connection with a few channels in confirm mode."""
@@ -47,12 +53,27 @@ class GivingLink(Link):
 
     async def _publish(self, tickets: Sequence[Ticket], seconds: float) -> list[Ticket]:
         """The tickets that no queue has taken."""
+        await self._unblocked(min(seconds, UNBLOCKED_SECONDS))
         channel = self._channels[next(self._turn) % len(self._channels)]
         sent = time.time_ns() // 1000
-        async with self.answering(seconds):
+        async with self.answering(seconds + 2 * BLOCKED_SECONDS):
             publishing = [self._publish_one(channel, ticket, sent + number) for number, ticket in enumerate(tickets)]
-            answers = await asyncio.gather(*publishing, return_exceptions=True)
+            try:
+                async with asyncio.timeout(seconds):
+                    answers = await asyncio.gather(*publishing, return_exceptions=True)
+            except TimeoutError:
+                await self._unblocked(BLOCKED_SECONDS)
+                self.fail(f"tickets were not confirmed within {seconds:g} s")
+                raise ConnectionError(f"RabbitMQ has not confirmed tickets within {seconds:g} s") from None
         return self._judge(tickets, answers)
+
+    async def _unblocked(self, seconds: float) -> None:
+        """Wait, at most so long, while the server says that it takes nothing. The connection is good all the same."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.wire.ready()
+        except TimeoutError:
+            raise ConnectionError("RabbitMQ takes no tickets now: a memory or disk alarm blocks those who publish") from None
 
     async def _publish_one(self, channel: Any, ticket: Ticket, sent: int) -> None:
         properties = spec.Basic.Properties(

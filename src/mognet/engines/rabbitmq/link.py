@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from mognet.engines.rabbitmq.settings import Settings, queue_arguments, queue_name, read_version
@@ -15,6 +15,9 @@ from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError
 
 ANSWER_SECONDS = 5.0
 """How long the broker may take to answer; then the connection counts as dead."""
+
+AGAIN_SECONDS = 1.0
+"""After a queue could not be used, how long nobody tries again."""
 
 _log = logging.getLogger(__name__)
 _numbers = itertools.count(1)
@@ -32,6 +35,8 @@ class Link:
         """Set, with the reason, when it is good no more."""
         self._app = app
         self._names: dict[str, str] = {}
+        self._unusable: dict[str, tuple[float, str]] = {}
+        """Queues that could not be declared: when to try again, and why not."""
         self._declaring = asyncio.Lock()
         self._desk: Any = None
         self._watch(wire)
@@ -67,24 +72,16 @@ class Link:
         self.fail("it was closed")
         if not orderly:
             self.wire.transport.abort()
-        task = asyncio.ensure_future(self.wire.close())
-        try:
-            await asyncio.wait([task], timeout=2.0)
-        finally:
-            self.wire.transport.abort()
-            if not task.done():
-                task.cancel()
-            with suppress(BaseException):
-                await task
+        await self.wire.end()
 
     @asynccontextmanager
-    async def answering(self, seconds: float = ANSWER_SECONDS) -> AsyncIterator[None]:
+    async def answering(self, seconds: float = ANSWER_SECONDS) -> AsyncIterator[asyncio.Timeout]:
         """What is asked inside has to be answered in time. Errors of the client library become ours, and end the link."""
         self.check()
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                yield
+                yield limit
         except TimeoutError:
             if limit.expired():
                 self.fail(f"no answer within {seconds:g} s")
@@ -95,6 +92,13 @@ class Link:
         except (aiormq.AMQPError, OSError, RuntimeError, asyncio.QueueFull) as error:
             self.fail(explained(error))
             raise ConnectionError(f"RabbitMQ: {explained(error)}") from error
+        except asyncio.CancelledError:
+            # The library cancels those who wait for an answer over a connection that is closed.
+            task = asyncio.current_task()
+            if (task is not None and task.cancelling()) or (self.alive and not self.wire.is_closed):
+                raise
+            self.fail("it was closed")
+            raise ConnectionError(f"the connection to RabbitMQ is gone: {self.broken.result()}") from None
 
     # queues
 
@@ -111,6 +115,27 @@ class Link:
                 if queue not in self._names:
                     await self._declare(queue_name(self._app, queue))
                     self._names[queue] = queue_name(self._app, queue)
+
+    async def usable(self, queues: Collection[str]) -> list[str]:
+        """Those of these queues that are there or can be made. Raises :class:`ConnectionError` if none is."""
+        for queue in queues:
+            if queue not in self._names and asyncio.get_running_loop().time() >= self._unusable.get(queue, (0.0, ""))[0]:
+                await self._try(queue)
+        found = [queue for queue in queues if queue in self._names]
+        if not found:
+            raise ConnectionError("; ".join(dict.fromkeys(self._unusable[queue][1] for queue in queues)))
+        return found
+
+    async def _try(self, queue: str) -> None:
+        try:
+            await self.declare([queue])
+        except ConnectionError as error:
+            self.check()
+            if queue not in self._unusable:
+                _log.warning("%s", error)
+            self._unusable[queue] = asyncio.get_running_loop().time() + AGAIN_SECONDS, str(error)
+        else:
+            self._unusable.pop(queue, None)
 
     def forget(self, queues: Collection[str]) -> None:
         """These queues may be gone."""
@@ -135,6 +160,12 @@ class Link:
                     continue
                 except aiormq.exceptions.ChannelAccessRefused as error:
                     raise ImproperlyConfigured(_not_allowed(name, self.wire.address.user, explained(error))) from None
+                except (aiormq.exceptions.ChannelNotFoundEntity, aiormq.exceptions.ChannelLockedResource) as error:
+                    # In a cluster: the node that keeps it is down. The connection is good all the same.
+                    raise ConnectionError(f"queue {name!r} cannot be used now: {explained(error)}") from None
+                except asyncio.CancelledError:
+                    self._desk = None  # the library closes it, since the answer may still come
+                    raise
             if refused:
                 _log.warning("queue %r was made by an older server and may drop tickets; set the policy delivery-limit=-1 on it", name)
             return int(declared.message_count or 0)

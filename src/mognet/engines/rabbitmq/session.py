@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import Context
 from typing import Generic, TypeVar
 
@@ -21,6 +20,12 @@ CONNECT_SECONDS = 5.0
 
 SHORTEST, LONGEST = 0.1, 30.0
 """Seconds between attempts: drawn from nothing up to a quarter of the outage so far, within these."""
+
+STEADY_SECONDS = 5.0
+"""A link that is lost sooner counts like an attempt that failed: a right that is missing shows itself only when it is used."""
+
+LONGEST_UNSTEADY = 2.0
+"""Seconds, at most, between links that are lost so soon: the server is there."""
 
 SAY_EVERY = 10.0
 """Seconds between two words in the log about one outage."""
@@ -51,6 +56,9 @@ class Session(Generic[L]):
         """Why there is no link; None: there is one, or the first attempt is under way."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._unsteady_since: float | None = None
+        self._lost_said = float("-inf")
         self._next = random.randrange(len(settings.addresses))
 
     @property
@@ -58,8 +66,14 @@ class Session(Generic[L]):
         """Whether it was ever asked for a link."""
         return self._task is not None
 
+    def reopen(self) -> None:
+        """After it was closed, give links again."""
+        self._closed = False
+
     async def link(self, seconds: float) -> L:
         """The link. If there is none: wait for an attempt that is under way, but not for one that follows a failure."""
+        if self._closed:
+            raise ConnectionError("the connection to RabbitMQ was closed")
         if self._task is None or self._task.done():
             self._trouble = None
             self._task = asyncio.get_running_loop().create_task(self._live(), name=f"{self._name} session", context=Context())
@@ -96,26 +110,40 @@ class Session(Generic[L]):
 
     async def close(self) -> None:
         """Leave."""
+        self._closed = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
 
     async def _live(self) -> None:
         try:
             while True:
                 link = await self._connect()
+                made = asyncio.get_running_loop().time()
                 self._set(link, None)
                 try:
                     reason = await asyncio.shield(link.broken)
                 finally:
                     self._set(None, None)
                     await link.close()
-                _log.warning("%s: the connection to RabbitMQ is lost and will be made anew: %s", self._name, reason)
-                await asyncio.sleep(random.uniform(0.0, SHORTEST))
+                await self._recover(made, reason)
         finally:
             self._set(None, "it was closed")
+
+    async def _recover(self, made: float, reason: str) -> None:
+        """Wait before the next link, after one that was made then was lost."""
+        now = asyncio.get_running_loop().time()
+        if now > self._lost_said + SAY_EVERY:
+            self._lost_said = now
+            _log.warning("%s: the connection to RabbitMQ is lost and will be made anew: %s", self._name, reason)
+        if self._unsteady_since is None or now > made + STEADY_SECONDS:
+            self._unsteady_since = now
+        seconds = min(LONGEST_UNSTEADY, pause(now - self._unsteady_since))
+        if seconds > SHORTEST:
+            self._set(None, reason)
+        await asyncio.sleep(seconds)
+        self._set(None, None)
 
     async def _connect(self) -> L:
         """A link to any of the nodes, whenever one lets us in."""
@@ -148,8 +176,7 @@ class Session(Generic[L]):
                 await link.open()
         except BaseException as error:
             wire.transport.abort()
-            with suppress(BaseException):
-                await (wire.close() if link is None else link.close())
+            await (wire.end() if link is None else link.close())
             if isinstance(error, TimeoutError):
                 raise ConnectionError(f"no answer within {CONNECT_SECONDS:g} s") from None
             raise

@@ -15,8 +15,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
+from mognet.backoff import worth_saying
 from mognet.codec import loads
-from mognet.engines.rabbitmq.link import Link
+from mognet.engines.rabbitmq.link import ANSWER_SECONDS, Link
 from mognet.engines.rabbitmq.settings import Settings
 from mognet.engines.rabbitmq.wire import Message, TicketChannel, Wire, spec
 from mognet.exceptions import ConnectionError
@@ -89,6 +90,7 @@ class TakingLink(Link):
         self._fetched = 0.0
         self._tags: dict[str, str] = {}
         self._count = 0
+        self._foreign = 0
         self._yield: dict[str, int] = {}
         self._quiet_until = 0.0
         self.misses = 0
@@ -172,11 +174,13 @@ class TakingLink(Link):
         """Ask each of these queues for so many tickets; fewer say that it has no more."""
         asked: list[tuple[Pile, list[asyncio.Future[Message | None]]]] = []
         try:
-            async with self.answering():
+            async with self.answering() as limit:
                 for pile, number in wanted.items():
                     asked.append((pile, self.channel.get(self.name(pile.queue), number)))
                 for pile, futures in asked:
                     for future in futures:
+                        if not future.done():  # its silence counts, not how long all its answers take
+                            limit.reschedule(asyncio.get_running_loop().time() + ANSWER_SECONDS)
                         message = await future
                         pile.dry = pile.dry or message is None
         finally:  # also what has come when this is cancelled
@@ -294,7 +298,10 @@ class TakingLink(Link):
         tag = message.delivery_tag or 0
         found = read_ticket(queue, message.body)
         if found is None:
-            _log.error("queue %r held a message that is no ticket of mognet; it is dropped", self.name(queue))
+            self._foreign += 1
+            if worth_saying(self._foreign):
+                text = "queue %r held a message that is no ticket of mognet; it is dropped (%d so far)"
+                _log.error(text, self.name(queue), self._foreign)
             self.settle([tag], keep=False)
             return None
         ticket, sent = found

@@ -31,6 +31,9 @@ for _name in ("aiormq.connection", "aiormq.channel"):  # the session says in one
     if logging.getLogger(_name).level == logging.NOTSET:
         logging.getLogger(_name).setLevel(logging.CRITICAL)
 
+END_SECONDS = 2.0
+"""How long the other side may take to part in order."""
+
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
 
 
@@ -42,7 +45,9 @@ class Transport(TransportFactory):
         self._writer: asyncio.StreamWriter | None = None
 
     async def create(self, url: URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection(url.host, url.port, ssl=self._context)
+        # Without a limit a server that does not part in order is waited for half a minute.
+        parting: Any = {} if self._context is None else {"ssl_shutdown_timeout": END_SECONDS / 2}
+        reader, writer = await asyncio.open_connection(url.host, url.port, ssl=self._context, **parting)
         self._writer = writer
         sock = writer.get_extra_info("socket")
         if sock is not None:
@@ -76,6 +81,18 @@ class Wire(Connection):
     def version(self) -> object:
         """The server's."""
         return self.server_properties.get("version")
+
+    async def end(self) -> None:
+        """Close it, in order if that is done in time, whatever comes of it. Only a cancellation of the caller is passed on."""
+        task = asyncio.ensure_future(self.close())
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        try:
+            await asyncio.wait([task], timeout=END_SECONDS)
+        finally:
+            self.transport.abort()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=END_SECONDS)
 
 
 class TicketChannel(Channel):
