@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from mognet import App, AppConfig, Context, Result, ResultState, Retry
-from mognet.exceptions import ConnectionError, ResultLost, Revoked
+from mognet.exceptions import ConnectionError, CouldNotSubmit, ResultLost, Revoked
 from mognet.testing.fixtures import running
 
 
@@ -112,8 +112,9 @@ class Going:
             try:
                 self.results[self._number] = await self.app.submit(double, self._number)
                 self._number += 1
-            except ConnectionError:
-                pass
+            except (ConnectionError, CouldNotSubmit) as error:
+                if isinstance(error, CouldNotSubmit) and not isinstance(error.__cause__, ConnectionError):
+                    raise
             await asyncio.sleep(0.01)
 
     async def on(self) -> None:

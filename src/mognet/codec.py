@@ -234,6 +234,7 @@ class Call(NamedTuple):
 EMPTY_CALL = Call([], {}, [], None, None)
 NO_CALL = b'{"v":1}'
 """The body of a call without arguments, or anything else that would have to be stored."""
+
 _MOMENT = (int, float, type(None))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -35,6 +35,9 @@ from mognet.states import ResultState
 
 WAIT = 5.0
 """Seconds that one claim waits for work."""
+
+CLAIM_PATIENCE = 0.5
+"""Seconds that a claim that was cancelled has to be undone before running jobs are stopped."""
 
 PATIENCE = 5.0
 """Seconds that a cancelled task has to end when the worker stops, and an engine to take what is then still to be stored."""
@@ -95,6 +98,7 @@ class Worker:
         """Something that the worker's end waits for may have happened."""
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._helpers: list[asyncio.Task[None]] = []
         self._grace_over = False
         self._interrupted = False
         self._last_contact = time.monotonic()
@@ -113,7 +117,7 @@ class Worker:
         self._keeper.start()
         interval = min(self._config.sweep_interval.total_seconds(), self._lease / 3)
         sweeps = keep_tidy(self._engine, interval=interval, swept=self._in_touch)
-        helpers = [
+        self._helpers = [
             loop.create_task(sweeps, name="mognet janitor"),
             loop.create_task(self._listen(), name="mognet control"),
             loop.create_task(self._logs.run(), name="mognet job logs"),
@@ -123,7 +127,7 @@ class Worker:
         finally:
             try:
                 await self._hand_back()
-                await self._end(helpers)
+                await self._end()
             finally:
                 self._stopped.set()
         if self._interrupted:
@@ -161,8 +165,10 @@ class Worker:
         finally:
             stopping.cancel()
             claiming.cancel()
-            await asyncio.wait([claiming])
-        if not claiming.cancelled():
+            await asyncio.wait([claiming], timeout=CLAIM_PATIENCE)
+        if not claiming.done():  # its engine does not answer: what runs is stopped meanwhile
+            self._helpers.append(claiming)
+        elif not claiming.cancelled():
             claiming.result()
 
     async def _claim_on(self) -> None:
@@ -250,9 +256,9 @@ class Worker:
             task.cancel()
         await self._until(lambda: not self._tasks, 1.0)
 
-    async def _end(self, helpers: Sequence[asyncio.Task[None]]) -> None:
-        ending = [*helpers, self._loop.create_task(self._keeper.stop())]
-        for helper in helpers:
+    async def _end(self) -> None:
+        ending = [*self._helpers, self._loop.create_task(self._keeper.stop())]
+        for helper in self._helpers:
             helper.cancel()
         for each in ending:
             each.add_done_callback(lambda _: self._news.set())

@@ -149,6 +149,29 @@ async def test_a_ring_for_one_who_left_goes_to_the_next(url: str) -> None:
             await asyncio.wait(gone)
 
 
+async def test_a_look_at_an_emptied_line_waits_for_answers(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep those who wait for the end of a job; but while there may be more in line, ends and claims go together."""
+    async with RedisEngine(url) as engine:
+        session = engine._open
+        ask_server, unanswered = session.run_firmly, []
+
+        async def note(*request: Any) -> Any:
+            assert session._commands is not None
+            unanswered.append(session._commands.unanswered)
+            return await ask_server(*request)
+
+        monkeypatch.setattr(session, "run_firmly", note)
+        for limit, expected in ((1, 1), (2, 0)):
+            await engine.submit([make_job()])
+            [claim] = await engine.claim("node", ["q"], limit, lease=10)
+            unanswered.clear()
+            settle = asyncio.create_task(engine.settle([succeeded(claim.token, b"1")]))
+            await asyncio.sleep(0)
+            assert await engine.claim("node", ["q"], 1, lease=10, wait=0.05) == []
+            assert await settle != [None]
+            assert unanswered[0] == expected
+
+
 async def test_nobody_is_kept_waiting_by_the_dead(url: str) -> None:
     """A process that died while it waited takes no ring with it."""
     code = f"import asyncio; from mognet.engines.redis.engine import RedisEngine as R\nasync def f():\n async with R({url!r}) as e: "
@@ -166,6 +189,26 @@ async def test_nobody_is_kept_waiting_by_the_dead(url: str) -> None:
         await engine.submit([make_job()])
         await waiting
         assert time.monotonic() - begin < 1.5
+
+
+# --- closing
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_what_was_sent_is_done_when_an_engine_closes(url: str, known: bool) -> None:
+    """Also what is too large to be sent at once, what nobody waits for any more, and scripts that the server has to be told first."""
+    jobs = [make_job(body=b"x" * 1_000_000) for _ in range(20)]
+    async with RedisEngine(url) as engine:
+        await engine.submit([make_job()])
+        if not known:
+            ask(url, "SCRIPT", "FLUSH")
+        submits = [asyncio.create_task(engine.submit([job])) for job in jobs]
+        await asyncio.sleep(0)
+        if known:
+            submits[-1].cancel()
+    assert [submit.cancelled() or submit.result() for submit in submits] == [[True]] * 19 + [True if known else [True]]
+    async with RedisEngine(url) as engine:
+        assert [record is not None for record in await engine.get([job.id for job in jobs])] == [True] * 20
 
 
 # --- the line

@@ -70,6 +70,21 @@ async def test_a_page_costs_what_is_on_it(url: str, server: Redis) -> None:
             assert looked_at(server) - before <= rows
 
 
+async def test_what_is_remembered_of_metadata_follows_the_declaration(url: str) -> None:
+    """Jobs with the same metadata as others before, and with more different metadata than are remembered."""
+    async with RedisEngine(url) as engine:
+        for declared in (["tenant"], ["tenant", "user"], ["user"]):
+            await engine.submit([make_job(metadata=dumps({"tenant": "a", "user": n})) for n in (*range(1200), 0)])
+            await engine.declare(declared, only=True)
+            await engine.reindex(limit=10_000)
+        await engine.submit([make_job(metadata=dumps({"tenant": "a", "user": n})) for n in (*range(1200), 0)])
+        assert await engine.declare(["user"]) == {"user"}
+        groups = await engine.count(Query(), by="metadata:user")
+        assert [groups[str(n)] for n in (0, 1, 1199)] == [8, 4, 4]
+        assert [await found(engine, wants("user", n)) for n in (0, 1, 1199)] == [8, 4, 4]
+        assert await found(engine, wants("tenant", "a")._replace(limit=5000)) == 4 * 1201
+
+
 async def test_more_values_than_one_look(url: str) -> None:
     """Counting by value goes on where it stopped, and a condition with very many values needs no index."""
     async with RedisEngine(url) as engine:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from mognet import App
-from mognet.engines.sql import labels, pace, writer
+from mognet.engines.sql import labels, pace, single, writer
 from mognet.engines.sql.session import INLINE, Finish
 from mognet.engines.sql.signals import Signals, Waiter
 from mognet.engines.sql.sqlite import SQLiteEngine
@@ -71,11 +71,14 @@ async def test_a_job_is_the_same_either_way(path: Path) -> None:
         assert differing == {"seq", "id", "arrival"}
 
 
-async def declared(path: Path, paths: set[str]) -> SQLiteEngine:
-    """An engine on a file where these are indexed; its own thread has had nothing to do with that, and is in nobody's way."""
-    async with SQLiteEngine(path) as other:
-        await other.declare(paths)
-    return SQLiteEngine(path)
+def alone(engine: SQLiteEngine, job: Job) -> bool:
+    """As ``submit_here``, but it waits for the writer's thread, which may have just done something else."""
+    assert engine._writer is not None
+    with engine._writer._lock:
+        try:
+            return single.add(engine._writer._session, job)
+        except sqlite3.IntegrityError:
+            return False
 
 
 def labels_in(path: Path) -> list[tuple[str, bytes, bytes]]:
@@ -88,17 +91,16 @@ def labels_in(path: Path) -> list[tuple[str, bytes, bytes]]:
 
 async def test_labels_are_the_same_either_way(path: Path) -> None:
     """Of none, one or several paths that are indexed; each job by one statement, which is a transaction in itself."""
-    async with await declared(path, {"a", "b.c"}) as engine:
-        warm(engine)
-        await engine.submit([make_job()])  # by which it learns of the paths
+    async with SQLiteEngine(path) as engine:
+        await engine.declare({"a", "b.c"})
         assert engine._writer is not None
         traced: list[str] = []
         found: list[tuple[str, bytes, bytes]] = []
         for metadata in (b'{"a":1}', b'{"z":0,"b":{"c":"x"},"a":[]}', b'{"z":1}', b'{"a":"y","b":5}'):
             one, two = make_job(metadata=metadata), make_job(metadata=metadata)
-            assert engine.submit_here(one._replace(id=uuid4()))  # whatever is made once is made now
+            assert alone(engine, one._replace(id=uuid4()))  # whatever is made once is made now
             engine._writer._session.connection.set_trace_callback(traced.append)
-            assert engine.submit_here(one)
+            assert alone(engine, one)
             engine._writer._session.connection.set_trace_callback(None)
             assert await engine.submit([two]) == [True]
             found += [row for row in labels_in(path) if row[2] in (one.id.bytes, two.id.bytes)]
@@ -111,13 +113,12 @@ async def test_labels_are_the_same_either_way(path: Path) -> None:
 
 
 async def test_a_known_id_leaves_no_label(path: Path) -> None:
-    async with await declared(path, {"a"}) as engine:
-        warm(engine)
-        await engine.submit([make_job()])  # by which it learns of the paths
+    async with SQLiteEngine(path) as engine:
+        await engine.declare({"a"})
         job = make_job(metadata=b'{"a":1}')
-        assert engine.submit_here(job)
-        assert not engine.submit_here(job)
-        assert not engine.submit_here(job._replace(metadata=b'{"a":2}'))
+        assert alone(engine, job)
+        assert not alone(engine, job)
+        assert not alone(engine, job._replace(metadata=b'{"a":2}'))
         assert await engine.submit([job._replace(metadata=b'{"a":3}')]) == [False]
         assert labels_in(path) == [("a", b"1", job.id.bytes)]
 
@@ -125,20 +126,18 @@ async def test_a_known_id_leaves_no_label(path: Path) -> None:
 async def test_what_others_declare_is_for_the_usual_way(path: Path) -> None:
     async with SQLiteEngine(path) as engine, SQLiteEngine(path) as other:
         await engine.declare({"a"})
-        warm(engine)
         job = make_job(metadata=b'{"a":1,"b":2}')
         await other.declare({"b"})
-        assert not engine.submit_here(job)
+        assert not alone(engine, job)
         assert labels_in(path) == []
         assert await engine.submit([job]) == [True]
-        assert engine.submit_here(job._replace(id=uuid4()))
+        assert alone(engine, job._replace(id=uuid4()))
         assert [row[:2] for row in labels_in(path)] == [("a", b"1"), ("b", b"2")] * 2
 
 
 async def test_paths_that_were_never_committed_are_forgotten(path: Path) -> None:
     """A path declared in a transaction that is undone leaves its number to another, of another process."""
     async with SQLiteEngine(path) as engine, SQLiteEngine(path) as other:
-        warm(engine)
         assert engine._writer is not None
 
         def fails(session: writer.Session) -> Finish[None]:
@@ -149,7 +148,7 @@ async def test_paths_that_were_never_committed_are_forgotten(path: Path) -> None
             await engine._writer.put(fails)
         await other.declare({"a"})
         job = make_job(metadata=b'{"a":1,"mine":2}')
-        assert not engine.submit_here(job)
+        assert not alone(engine, job)
         assert await engine.submit([job]) == [True]
         assert labels_in(path) == [("a", b"1", job.id.bytes)]
 

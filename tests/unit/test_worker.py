@@ -204,6 +204,46 @@ async def test_an_engine_that_is_behind_with_ends_gets_no_more_of_them() -> None
         assert await app.engine.count(Query()) == {"SUCCESS": 100}
 
 
+async def test_a_claim_that_does_not_end_keeps_no_job_from_being_stopped() -> None:
+    """An engine that is away may take long to undo a claim that was cancelled; what runs is told to stop meanwhile."""
+    claiming, undone, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Away(MemoryEngine):
+        async def claim(self, *args: Any, **kwargs: Any) -> list[Claim]:
+            if claims := await super().claim(*args, **kwargs | {"wait": 0.0}):
+                return claims
+            claiming.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                await undone.wait()
+                raise
+            return []
+
+    app = make_app(minimum_concurrency=2)
+
+    @app.task(name="stubborn")
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+
+    async with app:
+        app.engine._engine = Away("worker", store=app.engine._engine._store)  # type: ignore[attr-defined]
+        job = await app.submit(stubborn)
+        working = asyncio.create_task(app.start())
+        async with asyncio.timeout(5):
+            await claiming.wait()
+            stopping = asyncio.create_task(app.stop(grace=0))
+            await stopped.wait()
+        undone.set()
+        async with asyncio.timeout(5):
+            await asyncio.wait([stopping, working])
+        await job.refresh()
+        assert (job.state, job.unexpected_retry_count) == (ResultState.SUSPENDED, 0)
+
+
 async def test_an_end_that_cannot_be_logged_is_an_end(caplog: pytest.LogCaptureFixture) -> None:
     def choke(record: logging.LogRecord) -> bool:
         if "succeeded" in record.getMessage():

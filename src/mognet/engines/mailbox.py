@@ -19,6 +19,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._arrived = asyncio.Event()
         self._signals: deque[Signal] = deque(maxlen=CAPACITY)
         self._told = False
@@ -29,7 +30,10 @@ class Mailbox:
         if not self._told:
             self._told = True
             with suppress(RuntimeError):  # the subscriber's loop has ended without leaving its context
-                self._loop.call_soon_threadsafe(self._arrived.set)
+                if threading.get_ident() == self._thread:  # its loop need not be woken
+                    self._arrived.set()
+                else:
+                    self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def __aiter__(self) -> AsyncIterator[Signal]:
         while True:

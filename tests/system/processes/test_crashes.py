@@ -160,12 +160,11 @@ async def test_what_submit_returned_for_is_there(crew: Crew, app: App) -> None:
 
 @on_every_engine
 async def test_submit_many_is_all_or_none(crew: Crew, app: App) -> None:
-    engine = app.engine
-    before = 0
+    submitted = 0
     for _ in range(6):
         client = crew.run(sys.executable, "-c", SUBMITTER_OF_MANY, str(random.uniform(0.0, 0.06)))
         await client.ended()
-        now = sum((await engine.count(Query())).values())
-        assert now - before in (0, 1000)
-        assert now - before == 1000 or "submitted" not in client.log()
-        before = now
+        submitted += 1000 * ("submitted" in client.log())
+        stored = sum((await app.engine.count(Query())).values())
+        assert stored % 1000 == 0
+        assert stored >= submitted  # a server may do what a client has asked for when that is dead already

@@ -34,21 +34,32 @@ async def schema_version(connection: Connection, schema: str) -> int:
 async def migrate(connection: Connection, schema: str, wanted: int | None = None) -> None:
     """Bring a schema to a version, the newest by default; one that has it needs no right to change anything."""
     what = f"the schema {schema!r}"
-    if not steps(PACKAGE, what, await schema_version(connection, schema), wanted):
-        return
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s::int8)", (LOCK,))
-        version = await schema_version(connection, schema)
-        if version == 0:
-            if not await _has_schema(connection, schema):
-                await connection.execute(_CREATE.replace("mognet", schema))
-            await connection.execute(qualified(_VERSIONS, schema))
-        for step in steps(PACKAGE, what, version, wanted):
-            await connection.execute(qualified(step.script, schema), prepare=False)
-            if step.version > version:
-                await connection.execute(qualified(_WRITE, schema), (step.version,))
-            else:
-                await connection.execute(qualified(_FORGET, schema), (step.version,))
+    while steps(PACKAGE, what, await schema_version(connection, schema), wanted):
+        async with connection.transaction():
+            if await _is_first(connection):
+                await _migrate(connection, schema, what, wanted)
+                return
+        # Until that one is done. Shared, so that of a crowd nobody waits for all the others.
+        await connection.execute("SELECT pg_advisory_xact_lock_shared(%s::int8)", (LOCK,))
+
+
+async def _is_first(connection: Connection) -> bool:
+    row = await (await connection.execute("SELECT pg_try_advisory_xact_lock(%s::int8)", (LOCK,))).fetchone()
+    return row == (True,)
+
+
+async def _migrate(connection: Connection, schema: str, what: str, wanted: int | None) -> None:
+    version = await schema_version(connection, schema)
+    if version == 0:
+        if not await _has_schema(connection, schema):
+            await connection.execute(_CREATE.replace("mognet", schema))
+        await connection.execute(qualified(_VERSIONS, schema))
+    for step in steps(PACKAGE, what, version, wanted):
+        await connection.execute(qualified(step.script, schema), prepare=False)
+        if step.version > version:
+            await connection.execute(qualified(_WRITE, schema), (step.version,))
+        else:
+            await connection.execute(qualified(_FORGET, schema), (step.version,))
 
 
 async def _has_schema(connection: Connection, schema: str) -> bool:

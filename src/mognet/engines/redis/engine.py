@@ -56,8 +56,8 @@ class Claimed(NamedTuple):
     """The answer of a claim."""
 
     claims: list[Claim]
-    before: list[Arg]
-    """What undoes it: the arguments of ``unclaim.lua``."""
+    before: list[Record]
+    """The same jobs as they were before."""
     next_due: float
     """Seconds until the next job of these queues will be due."""
 
@@ -84,6 +84,9 @@ class RedisEngine(Reports):
         name = secrets.token_hex(6)
         self._exchange = Exchange()
         self._waiters = Waiters(name)
+        # Whether the last claim emptied the line. The server answers none of the requests that it reads at one go before it has done all:
+        # a look at an empty line that comes in behind the end of a job would keep who waits for that.
+        self._scarce = False
         self._bell, self._done = keys.bell(self._start, name), keys.done(self._start)
         session = Session(self.address, self._doors, self._start, self._hear, self._waiters.ring_all)
         await session.open(self._bell)
@@ -119,7 +122,7 @@ class RedisEngine(Reports):
         return self._session
 
     async def _run(self, name: str, /, *arguments: Arg) -> Any:
-        return await self._safely(self._open.run(self._script(name), *arguments))
+        return await self._open.run(self._script(name), *arguments)
 
     @staticmethod
     def _script(name: str) -> Script:
@@ -137,13 +140,14 @@ class RedisEngine(Reports):
         if not task.cancelled():
             task.exception()
 
-    async def _safely(self, operation: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.shield(self._own(operation))
+    async def _whole(self, operation: Coroutine[Any, Any, T], number: int, most: int) -> T:
+        """Do something in steps of so many jobs. What has been sent is done, whoever waits for the answer; several steps are all taken."""
+        return await (operation if number <= most else asyncio.shield(self._own(operation)))
 
     # the line
 
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
-        return await self._safely(self._submit(jobs, enqueue))
+        return await self._whole(self._submit(jobs, enqueue), len(jobs), WHOLE)
 
     async def _submit(self, jobs: Sequence[Job], enqueue: bool) -> list[bool]:
         added: list[bool] = []
@@ -177,12 +181,15 @@ class RedisEngine(Reports):
         waiter = self._waiters.enter(queues) if wait > 0 and ids is None and self._open else None
         claimed: Claimed | None = None
         try:
+            if waiter is not None and self._scarce:
+                await self._open.answered()
             while True:
                 if waiter is not None:
                     waiter.rung.clear()
-                claimed = await self._claim_safely(node, queues, limit, lease, waiter, ids)
+                claimed = await self._claim(node, queues, limit, lease, waiter, ids)
                 left = deadline - loop.time()
                 if claimed.claims or left <= 0:
+                    self._scarce = len(claimed.claims) < limit
                     return claimed.claims
                 if waiter is None:
                     await asyncio.sleep(min(left, claimed.next_due, LOOK_FOR_IDS))
@@ -199,55 +206,53 @@ class RedisEngine(Reports):
             queues = map(keys.text, waiter.queues)
             self._own(self._session.run(self._script("leave"), waiter.name.encode(), int(waiter.rung.is_set()), *queues))
 
-    async def _claim_safely(self, *request: Any) -> Claimed:
-        task = self._own(self._claim(*request))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            waiter: Waiter | None = request[-2]
-            if waiter is not None:
-                waiter.known = True
-            await asyncio.shield(self._own(self._hand_back(task)))
-            raise
-
-    async def _hand_back(self, task: asyncio.Task[Claimed]) -> None:
-        """Undo a claim that its caller will not receive."""
-        with suppress(MognetError):  # what was claimed nevertheless is ended by its lease
-            before = (await task).before
-            for start in range(0, len(before), 5 * CHUNK):
-                await self._open.run(self._script("unclaim"), *before[start : start + 5 * CHUNK])
-
     async def _claim(
         self, node: str, queues: Collection[str], limit: int, lease: float, waiter: Waiter | None, ids: Collection[UUID] | None
     ) -> Claimed:
         arguments: list[Arg] = [len(queues), *map(keys.text, queues), *map(id_arg, ids or ())]
         who: list[Arg] = [b"", 0, 0] if waiter is None else [waiter.name.encode(), micros(LOOK_EVERY + 1), int(waiter.known)]
         whole = Claimed([], [], 0.0)
-        while True:
-            most, holder = min(CHUNK, limit - len(whole.claims)), secrets.token_hex(8)
-            moment, due, rows = await self._open.run(
-                self._script("claim"),
-                keys.text(node),
-                micros(lease),
-                most,
-                holder.encode(),
-                *(who if not whole.claims else [b"", 0, 0]),
-                *arguments,
-            )
-            now = int(moment) / 1e6
-            for number, (id, row, body) in enumerate(rows):
-                record = make_record(UUID(id.decode()), row)
-                starts = record.starts + 1
-                token = Token(record.id, starts, f"{holder}-{number}")
-                begun = record.started is not None
-                whole.before.extend([id, hold(token), DIGITS[record.state], optional(record.node), int(begun)])
-                record = record._replace(state=ResultState.RUNNING, starts=starts, node=node, started=record.started or now)
-                whole.claims.append(Claim(token, record, body or b""))
-            if len(rows) < most or len(whole.claims) >= limit:
-                return whole._replace(next_due=float("inf") if due == b"-1" else int(due) / 1e6)
+        try:
+            while True:
+                most = min(CHUNK, limit - len(whole.claims))
+                due, full = await self._claim_some(whole, node, micros(lease), most, who if not whole.claims else [b"", 0, 0], arguments)
+                if not full or len(whole.claims) >= limit:
+                    return whole._replace(next_due=due)
+        except asyncio.CancelledError:
+            if waiter is not None:
+                waiter.known = True
+            await asyncio.shield(self._own(self._hand_back(whole)))
+            raise
+
+    async def _claim_some(
+        self, whole: Claimed, node: str, lease: bytes, most: int, who: list[Arg], arguments: list[Arg]
+    ) -> tuple[float, bool]:
+        """Claim some more; when the next will be due, and whether there may be more now. Who is cancelled finds in ``whole`` what came."""
+        holder = secrets.token_hex(8)
+        request: list[Arg] = [keys.text(node), lease, most, holder.encode(), *who, *arguments]
+        (moment, due, rows), cancelled = await self._open.run_firmly(self._script("claim"), *request)
+        now = int(moment) / 1e6
+        for number, (id, row, body) in enumerate(rows):
+            record = make_record(UUID(id.decode()), row)
+            starts = record.starts + 1
+            token = Token(record.id, starts, f"{holder}-{number}")
+            whole.before.append(record)
+            record = record._replace(state=ResultState.RUNNING, starts=starts, node=node, started=record.started or now)
+            whole.claims.append(Claim(token, record, body or b""))
+        if cancelled:
+            raise asyncio.CancelledError
+        return float("inf") if due == b"-1" else int(due) / 1e6, len(rows) == most
+
+    async def _hand_back(self, claimed: Claimed) -> None:
+        """Undo a claim that its caller will not receive."""
+        with suppress(MognetError):  # what was claimed nevertheless is ended by its lease
+            for start in range(0, len(claimed.claims), CHUNK):
+                part = slice(start, start + CHUNK)
+                pairs = zip(claimed.claims[part], claimed.before[part], strict=True)
+                await self._open.run(self._script("unclaim"), *[argument for pair in pairs for argument in _undone(*pair)])
 
     async def extend(self, tokens: Collection[Token], lease: float) -> set[Token]:
-        return await self._safely(self._extend(list(tokens), lease))
+        return await self._whole(self._extend(list(tokens), lease), len(tokens), CHUNK)
 
     async def _extend(self, tokens: list[Token], lease: float) -> set[Token]:
         held: set[Token] = set()
@@ -259,7 +264,7 @@ class RedisEngine(Reports):
         return held
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
-        return await self._safely(self._settle(outcomes))
+        return await self._whole(self._settle(outcomes), len(outcomes), CHUNK)
 
     async def _settle(self, outcomes: Sequence[Outcome]) -> list[Record | None]:
         settled: list[Record | None] = []
@@ -272,7 +277,7 @@ class RedisEngine(Reports):
     # the records
 
     async def get(self, ids: Collection[UUID]) -> list[Record | None]:
-        return await self._safely(self._get(list(ids)))
+        return await self._whole(self._get(list(ids)), len(ids), CHUNK)
 
     async def _get(self, ids: list[UUID]) -> list[Record | None]:
         records: list[Record | None] = []
@@ -307,7 +312,7 @@ class RedisEngine(Reports):
         return make_record(id, rest[0]) if answer == b"ok" else None
 
     async def delete(self, ids: Collection[UUID]) -> int:
-        return await self._safely(self._delete(list(ids)))
+        return await self._whole(self._delete(list(ids)), len(ids), CHUNK)
 
     async def _delete(self, ids: list[UUID]) -> int:
         parts = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
@@ -326,7 +331,7 @@ class RedisEngine(Reports):
     # signals
 
     async def publish(self, channel: str, body: bytes) -> None:
-        await self._safely(self._open.publish(keys.channel(self._start, channel), body))
+        await self._open.publish(keys.channel(self._start, channel), body)
 
     @asynccontextmanager
     async def _subscribe(self, channels: Collection[str]) -> AsyncIterator[AsyncIterator[Signal]]:
@@ -358,7 +363,7 @@ class RedisEngine(Reports):
     # upkeep
 
     async def sweep(self, *, grace: float = 30.0, limit: int = 1000) -> Swept:
-        return await self._safely(self._sweep(grace, limit))
+        return await self._whole(self._sweep(grace, limit), limit, CHUNK)
 
     async def _sweep(self, grace: float, limit: int) -> Swept:
         done = [0] * 5
@@ -383,6 +388,11 @@ def _job(job: Job, paths: Paths) -> list[Arg]:
     parent = b"" if job.parent is None else id_arg(job.parent)
     head: list[Arg] = [id_arg(job.id), keys.text(job.name), keys.text(job.queue), job.body, job.priority, micros(job.delay), parent, root]
     return [*head, token, optional(job.label), micros(job.ttl), micros(job.latest), len(fields) // 2, found, *fields]
+
+
+def _undone(claim: Claim, before: Record) -> list[Arg]:
+    """A claim as ``unclaim.lua`` takes it."""
+    return [id_arg(before.id), hold(claim.token), DIGITS[before.state], optional(before.node), int(before.started is not None)]
 
 
 def _outcome(outcome: Outcome) -> list[Arg]:

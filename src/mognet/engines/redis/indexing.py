@@ -22,6 +22,10 @@ ATTEMPTS = 100
 """Declarations that an operation may be overtaken by, one after the other, until it gives up."""
 
 
+RECENT, SHORT = 500, 1000
+"""Metadata of so many jobs is remembered, if it has no more than so many bytes."""
+
+
 class Paths(NamedTuple):
     """A declaration."""
 
@@ -35,10 +39,24 @@ class Paths(NamedTuple):
     """The numbers of the paths that are keys."""
     deep: tuple[str, ...] = ()
     """The other paths."""
+    recent: dict[bytes, tuple[list[bytes], int]] = {}  # noqa: RUF012 - each declaration has its own
+    """The fields of jobs that came lately, by their metadata: many jobs in a row are of the same tenant or user."""
 
     def of_job(self, metadata: bytes) -> tuple[list[bytes], int]:
         """The fields of a new job: its metadata, and what it is to be found by; and how many the latter are."""
-        if metadata == b"{}" or not self.numbers:
+        if metadata == b"{}":
+            return [], 0
+        found = self.recent.get(metadata)
+        if found is None:
+            found = self._of_job(metadata)
+            if len(metadata) <= SHORT:
+                if len(self.recent) >= RECENT:
+                    self.recent.clear()
+                self.recent[metadata] = found
+        return found
+
+    def _of_job(self, metadata: bytes) -> tuple[list[bytes], int]:
+        if not self.numbers:
             return labels(metadata), 0
         fields: list[bytes] = []
         found: list[bytes] = []
@@ -69,7 +87,7 @@ class Indexing:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.paths = Paths()
+        self.paths = Paths(recent={})
 
     async def current(self, attempt: Callable[[Paths], Awaitable[Any]]) -> Any:
         """The answer of a script, called with the paths that are declared now."""
@@ -86,7 +104,7 @@ class Indexing:
         numbers = {path: number.rstrip(b"?") for path, number in told.items()}
         whole = frozenset(path for path, number in told.items() if number == numbers[path])
         plain = {path: number for path, number in numbers.items() if "." not in path}
-        self.paths = Paths(version, numbers, whole, plain, tuple(path for path in numbers if "." in path))
+        self.paths = Paths(version, numbers, whole, plain, tuple(path for path in numbers if "." in path), {})
         return self.paths
 
     async def ask(self) -> Paths:

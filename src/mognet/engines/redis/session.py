@@ -11,7 +11,7 @@ from contextvars import Context
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from mognet.backoff import Backoff
 from mognet.engines.knocking import Doors
@@ -67,7 +67,11 @@ class Session:
         self._keeper = asyncio.create_task(self._keep(), context=Context())
 
     async def close(self) -> None:
-        """Close the connections; operations under way fail."""
+        """Close the connections, when what was sent is done."""
+        if self._commands is not None:
+            with suppress(ConnectionError, RedisError):
+                while self._commands.unanswered:
+                    await self._commands.ask("PING")  # it is answered last
         self._error = NotConnected("the Redis engine was closed")
         if self._keeper is not None:
             self._keeper.cancel()
@@ -148,10 +152,32 @@ class Session:
             commands = await self._connected()
             try:
                 return await commands.ask(b"EVALSHA", script.sha, 1, self._start, *arguments)
-            except NoScriptError:
+            except ResponseError as error:
+                if not says(error, "NOSCRIPT"):
+                    raise
                 return await commands.ask(b"EVAL", script.text, 1, self._start, *arguments)
         except RedisError as error:
             raise explain(error, self.address) from error
+
+    async def run_firmly(self, script: Script, *arguments: Arg) -> tuple[Any, bool]:
+        """Run a script whose answer must not be lost: a cancellation meanwhile waits for it, and is told beside it."""
+        commands = await self._connected()
+        answer = commands.ask_firmly(b"EVALSHA", script.sha, 1, self._start, *arguments)
+        cancelled = await _outlast(answer)
+        if not cancelled and isinstance(error := answer.exception(), ResponseError) and says(error, "NOSCRIPT"):
+            answer = commands.ask_firmly(b"EVAL", script.text, 1, self._start, *arguments)
+            cancelled = await _outlast(answer)
+        try:
+            return answer.result(), cancelled
+        except Exception as error:
+            if cancelled:
+                raise asyncio.CancelledError from error
+            raise explain(error, self.address) from error
+
+    async def answered(self) -> None:
+        """Wait for the answers to what has been sent so far."""
+        if self._commands is not None:
+            await self._commands.answered()
 
     async def publish(self, channel: bytes, body: bytes) -> None:
         """Send a signal."""
@@ -196,6 +222,17 @@ class Session:
         if self._commands is None:
             raise self._error
         return self._commands
+
+
+async def _outlast(answer: asyncio.Future[Any]) -> bool:
+    """Wait for an answer that cannot be cancelled; whether the one who waits was."""
+    try:
+        await answer
+    except asyncio.CancelledError:
+        return True
+    except Exception:  # noqa: S110 - the answer tells of it
+        pass
+    return False
 
 
 async def _two(address: Address, key: bytes) -> list[AbstractConnection]:

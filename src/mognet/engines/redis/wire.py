@@ -13,18 +13,14 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
+from hiredis import Reader, pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from mognet.exceptions import ConnectionError
 
-_pack: Callable[[tuple[Any, ...]], bytes] | None
-try:
-    from hiredis import pack_command
-except ImportError:  # installed by other means than the extra
-    _pack = None
-else:
-    _pack = pack_command
+_NOTHING = object()
+"""What the parser says when an answer is not whole yet."""
 
 TICK = 0.25
 """Seconds between two looks whether an answer is overdue."""
@@ -36,37 +32,53 @@ _ANOTHER_SERVER = ("READONLY", "MASTERDOWN", "MOVED", "LOADING", "CLUSTERDOWN")
 """What a server says that cannot help us at present; perhaps another one can."""
 
 
-class Wire:
-    """A connection and its two ends."""
+class Wire(asyncio.Protocol):
+    """A connection that redis-py has made and logged in: its socket is ours from here on.
+
+    What is read goes to who waits for it in the turn of the loop in which it comes, and what is sent goes out at once: redis-py's
+    own reader and writer would take more time for a short command than the server does.
+    """
 
     def __init__(self, connection: AbstractConnection, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
         self._outbox: list[bytes] = []
-        self._filled = asyncio.Event()
+        self._wrote = False
+        """Whether something has been written in this turn of the loop."""
         self._spoke = asyncio.Event()
         self._heard = 0
         self.error: Exception | None = None
         self.broken = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._guard(part), context=Context()) for part in (self._write, self._read, self._watch)]
+        self._replies = Reader(replyError=ResponseError, notEnoughData=_NOTHING)
+        self._transport: asyncio.Transport = connection._writer.transport  # type: ignore[union-attr,assignment]
+        self._transport.set_protocol(self)
+        self._watcher = asyncio.create_task(self._watch(), context=Context())
 
     def send(self, *command: bytes | str | int) -> None:
         """Send a command; to read its answer is the subclass's business. Raises ConnectionError on a broken connection."""
         if self.error is not None:
             raise ConnectionError(f"the connection to Redis broke: {self.error}") from self.error
-        if _pack is None:
-            self._outbox += self._connection.pack_command(*command)
-        else:  # ten times as fast for the thousands of arguments of a batch
-            self._outbox.append(_pack(command))
-        self._filled.set()
+        data = pack_command(command)  # type: ignore[arg-type] # any tuple will do
         self._spoke.set()
+        if self._wrote:  # the others of this turn go together
+            self._outbox.append(data)
+        else:
+            self._wrote = True
+            self._transport.write(data)
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._wrote = False
+        if self._outbox:
+            data, self._outbox = self._outbox, []
+            self._transport.writelines(data)
 
     async def close(self) -> None:
         """Close at once. What waits for an answer gets a ConnectionError."""
         self._break(ConnectionError("it was closed"))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._watcher.cancel()
+        await asyncio.gather(self._watcher, return_exceptions=True)
         await hang_up(self._connection)
 
     # what the two kinds do
@@ -85,11 +97,19 @@ class Wire:
 
     # the parts
 
-    async def _guard(self, part: Callable[[], Any]) -> None:
+    def data_received(self, data: bytes) -> None:
         try:
-            await part()
+            self._replies.feed(data)
+            while self.error is None and (reply := self._replies.gets()) is not _NOTHING:
+                self._heard += 1
+                self._received(reply)
+                if isinstance(reply, ResponseError) and says(reply, *_ANOTHER_SERVER):
+                    raise reply
         except Exception as error:  # whatever it is, this connection is not to be trusted any more
             self._break(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._break(exc or ConnectionError("the server closed it"))
 
     def _break(self, error: Exception) -> None:
         if self.error is None:
@@ -99,38 +119,19 @@ class Wire:
             self._give_up(lost)
             self.broken.set()
 
-    async def _write(self) -> None:
-        while True:
-            await self._filled.wait()
-            self._filled.clear()
-            data, self._outbox = self._outbox, []
-            await self._connection.send_packed_command(data, check_health=False)
-
-    async def _read(self) -> None:
-        while True:
-            reply: Any
-            try:
-                reply = await self._connection.read_response()
-            except ResponseError as error:
-                reply = error
-            self._heard += 1
-            self._received(reply)
-            if isinstance(reply, ResponseError) and says(reply, *_ANOTHER_SERVER):
-                raise reply
-
     async def _watch(self) -> None:
         # In ticks, not by the clock: after the loop was held up, the answer gets its chance to be read first. No ticks while nothing
         # is expected: they would be most of what an idle process does.
         heard, silent = self._heard, 0
-        while True:
+        while self.error is None:
             if self._expects():
                 await asyncio.sleep(TICK)
                 silent = 0 if heard != self._heard else silent + 1
                 if silent * TICK >= self._timeout and self._expects():
-                    raise TimeoutError(f"no answer for {self._timeout:g} s")
+                    self._break(TimeoutError(f"no answer for {self._timeout:g} s"))
             else:
                 silent = 0
-                if not await self._speaks(PING_AFTER) and heard == self._heard:
+                if not await self._speaks(PING_AFTER) and heard == self._heard and self.error is None:
                     self._ping()
             heard = self._heard
 
@@ -145,6 +146,13 @@ class Wire:
         return True
 
 
+class _Firm(asyncio.Future[Any]):
+    """A future that cannot be cancelled: the task that waits for it gets its cancellation afterwards."""
+
+    def cancel(self, msg: object = None) -> bool:
+        return False
+
+
 class Commands(Wire):
     """For commands: answers come in the order of the questions."""
 
@@ -154,10 +162,26 @@ class Commands(Wire):
 
     def ask(self, *command: bytes | str | int) -> asyncio.Future[Any]:
         """Send a command; answers the future of its answer, which may be a redis error."""
+        return self._ask(self._loop.create_future(), command)
+
+    def ask_firmly(self, *command: bytes | str | int) -> asyncio.Future[Any]:
+        """The same; who is cancelled while it waits for this answer is told of that when the answer is there."""
+        return self._ask(_Firm(loop=self._loop), command)
+
+    def _ask(self, future: asyncio.Future[Any], command: tuple[bytes | str | int, ...]) -> asyncio.Future[Any]:
         self.send(*command)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pending.append(future)
         return future
+
+    @property
+    def unanswered(self) -> int:
+        """How many answers are still to come."""
+        return len(self._pending)
+
+    async def answered(self) -> None:
+        """Wait for the answers to what has been sent so far."""
+        if self._pending:
+            await asyncio.wait([self._pending[-1]])
 
     def _received(self, reply: Any) -> None:
         future = self._pending.popleft()
@@ -195,7 +219,7 @@ class Ear(Wire):
         """Subscribe; done when the server has said so."""
         self.send("SUBSCRIBE", channel)
         self._asked += 1
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
         self._subscribing[channel].append(future)
         return future
 

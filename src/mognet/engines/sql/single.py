@@ -7,11 +7,11 @@ looked for. The statement sees to it that this is so.
 # ruff: noqa: S608 - the texts are put together from constants and numbers only
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from mognet.engines.sql import statements as sql
-from mognet.engines.sql.session import INLINE, Session
-from mognet.engines.sql.statements import ADDED, LAST
+from mognet.engines.sql.session import INLINE, Row, Session
 from mognet.labels import labels
 from mognet.records import Job
 
@@ -22,18 +22,46 @@ _IS_NEWER = f"""
      WHERE seq > ?1 << {sql.APP_BITS} AND seq < (?1 + 1) << {sql.APP_BITS} ORDER BY seq DESC LIMIT 1)"""
 
 
+_COLUMNS = "seq, app, id, state, lined, priority, queue, due, arrival, created, name, body"
+
+
 # A job in row ?2, created now (?8): unless there it would not be behind all others, its id is known, changes are noted, or other paths are
 # indexed than ?3 stands for.
-def _insert(columns: str, values: str) -> str:
+def _insert(table: str, columns: str, values: str) -> str:
     return f"""
-INSERT INTO job (seq, app, id, state, lined, priority, queue, due, arrival, created, name, body, {columns})
+INSERT INTO {table} ({_COLUMNS}, {columns})
 SELECT ?2, ?1, ?4, 0, 1, ?5, ?6, ?7, ?2, ?8, ?9, ?10, {values}
-FROM app WHERE app.app = ?1 AND turn < ?2 AND noted_until <= ?8 AND paths = ?3 AND coalesce({_IS_NEWER}, 1)
-ON CONFLICT (app, id) DO NOTHING"""
+FROM app WHERE app.app = ?1 AND turn < ?2 AND noted_until <= ?8 AND paths = ?3 AND coalesce({_IS_NEWER}, 1)"""
 
 
-_INSERT = _insert("metadata, label, latest, late_ttl", "?11, ?12, ?13, ?14")
-_INSERT_BARE = _insert("metadata", "x'7b7d'")  # values that are bound cost more than those that are not there
+_UNKNOWN = " ON CONFLICT (app, id) DO NOTHING"
+_FULL = "metadata, label, latest, late_ttl"
+_INSERT = _insert("job", _FULL, "?11, ?12, ?13, ?14") + _UNKNOWN
+_INSERT_BARE = _insert("job", "metadata", "x'7b7d'") + _UNKNOWN  # values that are bound cost more than those that are not there
+
+
+# With labels it is a single statement, too: on a view of the connection's own, whose trigger puts what is inserted into the tables.
+
+
+@cache
+def _insert_labelled(labels: int) -> str:
+    columns = ", ".join(f"path{number}, label{number}" for number in range(labels))
+    marks = ", ".join(f"?{number}" for number in range(15, 15 + 2 * labels))
+    return _insert(f"new_job_{labels}", f"{_FULL}, {columns}", f"?11, ?12, ?13, ?14, {marks}")
+
+
+def _make_view(session: Session, labels: int) -> None:
+    if labels in session.views:
+        return
+    view, numbers, added = f"new_job_{labels}", range(labels), f"{_COLUMNS}, {_FULL}"
+    columns = ", ".join(f"path{number}, label{number}" for number in numbers)
+    nothing = ", ".join(["NULL"] * 2 * labels)
+    session.run(f"CREATE TEMP VIEW IF NOT EXISTS {view} ({added}, {columns}) AS SELECT {added}, {nothing} FROM job")
+    new = ", ".join(f"new.{column}" for column in added.split(", "))
+    puts = [f"INSERT INTO job ({added}) VALUES ({new});"]
+    puts += [f"INSERT INTO label (path, label, seq) VALUES (new.path{number}, new.label{number}, new.seq);" for number in numbers]
+    session.run(f"CREATE TEMP TRIGGER IF NOT EXISTS add_job_{labels} INSTEAD OF INSERT ON {view} BEGIN {' '.join(puts)} END")
+    session.views.add(labels)
 
 
 def add(session: Session, job: Job) -> bool:
@@ -41,10 +69,10 @@ def add(session: Session, job: Job) -> bool:
 
     With labels, a known id is an :class:`sqlite3.IntegrityError`.
     """
-    if job.parent is not None or job.root is not None or len(job.body) > INLINE or len(job.metadata) > INLINE:
+    if job.parent is not None or job.root is not None or len(job.body) > INLINE:
         return False
-    if session.known_paths and job.metadata != NO_METADATA and (found := labels(job.metadata, session.known_paths)):
-        return _put_labelled(session, job, found)
+    if len(job.metadata) > INLINE:
+        return False
     return _put(session, job) or (_renew(session) and _put(session, job))
 
 
@@ -54,11 +82,24 @@ def _put(session: Session, job: Job) -> bool:
     if job.label is None and job.latest is None and job.metadata == NO_METADATA:
         cursor = session.cursor.execute(_INSERT_BARE, row)
     else:
-        late_ttl = None if job.latest is None else job.ttl
-        cursor = session.cursor.execute(_INSERT, (*row, job.metadata, job.label, job.latest, late_ttl))
+        full = (*row, job.metadata, job.label, job.latest, None if job.latest is None else job.ttl)
+        found = labels(job.metadata, session.known_paths) if session.known_paths else {}
+        if found:
+            return _put_labelled(session, full, [value for path, label in found.items() for value in (session.known_paths[path], label)])
+        cursor = session.cursor.execute(_INSERT, full)
     if cursor.rowcount != 1:
         return False
     session.tip = seq
+    return True
+
+
+def _put_labelled(session: Session, row: Row, labelled: Sequence[int | bytes]) -> bool:
+    _make_view(session, len(labelled) // 2)
+    before = session.connection.total_changes  # what a trigger writes does not count as the statement's own
+    session.cursor.execute(_insert_labelled(len(labelled) // 2), (*row, *labelled))
+    if session.connection.total_changes == before:
+        return False
+    session.tip = row[1]
     return True
 
 
@@ -69,44 +110,3 @@ def _renew(session: Session) -> bool:
         return False
     before, session.tip = session.tip, session.last().seq
     return session.tip != before
-
-
-# --- with labels it is a statement, too: on a view of the connection's own, whose trigger puts what is inserted into the tables
-
-# A job behind all others (?6: now), unless changes are noted, or other paths are indexed than ?13 stands for.
-_VALUES = "seq + 1, ?1, ?2, 0, 1, ?3, ?4, ?5, seq + 1, max(created, ?6), NULL, NULL, ?7, ?8, ?9, ?10, ?11, ?12"
-_LAST = f"WITH last(seq, created) AS ({LAST})"
-_UNLESS = "FROM last WHERE (SELECT noted_until <= ?6 AND paths = ?13 FROM app WHERE app.app = ?1)"
-
-
-def _put_labelled(session: Session, job: Job, found: dict[str, bytes]) -> bool:
-    now, paths = session.clock(), session.known_paths
-    late_ttl = None if job.latest is None else job.ttl
-    row = (
-        session.app, job.id.bytes, job.priority, job.queue, now + job.delay, now, job.name, job.label, job.metadata, job.body,
-        job.latest, late_ttl, session.paths_version,
-    )  # fmt: skip
-    _make_view(session, len(found))
-    before = session.connection.total_changes  # what a trigger writes does not count as the statement's own
-    session.run(_add_labelled(len(found)), *row, *[value for path, label in found.items() for value in (paths[path], label)])
-    return session.connection.total_changes > before
-
-
-@cache
-def _add_labelled(labels: int) -> str:
-    marks = ", ".join(f"?{number}" for number in range(14, 14 + 2 * labels))
-    return f"INSERT INTO new_job_{labels} {_LAST} SELECT {_VALUES}, {marks} {_UNLESS}"
-
-
-def _make_view(session: Session, labels: int) -> None:
-    if labels in session.views:
-        return
-    view, numbers = f"new_job_{labels}", range(labels)
-    columns = ", ".join(f"path{number}, label{number}" for number in numbers)
-    nothing = ", ".join(["NULL"] * 2 * labels)
-    session.run(f"CREATE TEMP VIEW IF NOT EXISTS {view} ({ADDED}, {columns}) AS SELECT {ADDED}, {nothing} FROM job")
-    new = ", ".join(f"new.{column}" for column in ADDED.split(", "))
-    puts = [f"INSERT INTO job ({ADDED}) VALUES ({new});"]
-    puts += [f"INSERT INTO label (path, label, seq) VALUES (new.path{number}, new.label{number}, new.seq);" for number in numbers]
-    session.run(f"CREATE TEMP TRIGGER IF NOT EXISTS add_job_{labels} INSTEAD OF INSERT ON {view} BEGIN {' '.join(puts)} END")
-    session.views.add(labels)

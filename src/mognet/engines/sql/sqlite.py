@@ -199,11 +199,12 @@ class SQLiteEngine:
         with self._ears.waiting(queues) as waiter:
             while True:
                 waiter.rung.clear()
+                version = 0 if self._ears.reachable else await self._read(_file_version)  # first, so that no change after it is missed
                 claimed = await self._claim(operation, limit)
                 left = deadline - loop.time()
                 if claimed.claims or left <= 0:
                     return claimed.claims
-                await self._wait(waiter, min(left, max(claimed.next_due - self._clock(), 0.0005)))
+                await self._wait(waiter, min(left, max(claimed.next_due - self._clock(), 0.0005)), version)
 
     async def _claim(self, operation: Operation[line.Claimed], limit: int) -> line.Claimed:
         wanted = True
@@ -236,13 +237,12 @@ class SQLiteEngine:
         future.add_done_callback(undo)
         await asyncio.shield(done)
 
-    async def _wait(self, waiter: Waiter, seconds: float) -> None:
-        """Wait for a ring, a change of the file, or the time."""
+    async def _wait(self, waiter: Waiter, seconds: float, version: int) -> None:
+        """Wait for a ring, a change of the file since it was at ``version``, or the time."""
         if self._ears.reachable:
             await waiter.wait(min(seconds, LOOK_EVERY))
             return
         give_up = time.monotonic() + seconds
-        version = await self._read(_file_version)
         while not waiter.rung.is_set() and (left := give_up - time.monotonic()) > 0:
             await waiter.wait(min(left, LOOK_QUICKLY))
             if await self._read(_file_version) != version:
