@@ -15,6 +15,7 @@ from hashlib import blake2b
 import psycopg
 from psycopg import Notify
 
+from mognet.backoff import worth_saying
 from mognet.codec import pack_done
 from mognet.engine import CHANGED, DONE, SMALL_VALUE
 from mognet.engines.knocking import Doors
@@ -235,7 +236,8 @@ class Doorbell:
         async with self._heard:
             self._heard.notify_all()
         delay = RECONNECT.delay(failures + 1)
-        _log.info("no signals from other processes for %.1f s, work is looked for instead: %s", delay, error)
+        say = _log.info if worth_saying(failures + 1) else _log.debug
+        say("no signals from other processes for %.1f s, work is looked for instead: %s", delay, error)
         back = asyncio.create_task(self._lookout.wait(delay))
         back.add_done_callback(lambda _: self._wake.set())
         try:
