@@ -86,7 +86,8 @@ class Load:
     async def going(self) -> AsyncIterator[Load]:
         async with AsyncExitStack() as stack:
             self.engines = [await stack.enter_async_context(RedisEngine(self.url)) for _ in range(self._number)]
-            tasks = [asyncio.create_task(part(engine)) for engine in self.engines for part in (self._produce, self._work, self._sweep)]
+            self.producers = [asyncio.create_task(self._produce(engine)) for engine in self.engines]
+            tasks = [asyncio.create_task(part(engine)) for engine in self.engines for part in (self._work, self._sweep)] + self.producers
             try:
                 yield self
             finally:
@@ -128,6 +129,7 @@ class Load:
         self._producing = False
         engine = self.engines[0]
         async with asyncio.timeout(20):
+            await asyncio.wait(self.producers)
             while (await insist(lambda: engine.count(Query()))) != {"SUCCESS": len(set(self.submitted))}:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         records = await engine.get(self.submitted)
