@@ -8,22 +8,19 @@ QUICK = 0.001
 """Seconds that a commit takes where the disk is quick."""
 
 SLOW = 0.004
-"""Seconds of the event loop's time that are too many."""
+"""Seconds of the event loop's time that are many for a transaction, whatever it did."""
 
-REST = 4
-"""How many times as long as a slow transaction the writer's thread does the writing after it: a fifth of the time is lost at worst."""
+SHARE = 0.2
+"""Of the event loop's time that may be lost to what is slow."""
 
-SHORT_REST = 0.1
-"""Seconds for which it does so after several commits in a row that were not quick."""
+SAVED = 0.02
+"""Seconds of it that may be lost at once, when nothing was slow for a while: one commit among hundreds is, on any disk."""
 
 VERY_SLOW = 0.02
 """Seconds that call for a long rest."""
 
 LONG_REST = 1.0
-"""Seconds for which it does so after that."""
-
-_WEIGHT = 0.2
-"""Of the newest commit in the estimate."""
+"""Seconds for which the writer's thread does the writing after that."""
 
 
 class Pace:
@@ -33,7 +30,8 @@ class Pace:
         self.inline = inline
         self._proved = False
         self._rest_until = 0.0
-        self._estimate = 0.0
+        self._left = SAVED
+        self._counted = monotonic()
 
     def is_quick(self) -> bool:
         """Whether the next transaction may be tried on the event loop's thread."""
@@ -46,12 +44,17 @@ class Pace:
 
     def seen_inline(self, commit: float, whole: float) -> None:
         """A commit on the event loop's thread took so many seconds, and with all before it so many."""
-        self._estimate += (min(commit, 2 * QUICK) - self._estimate) * _WEIGHT
-        if whole > SLOW:
-            self._rest(REST * whole if whole < VERY_SLOW else LONG_REST)
-        elif self._estimate > QUICK:
-            self._rest(SHORT_REST)
+        lost = whole if whole > SLOW else commit if commit > QUICK else 0.0
+        if not lost:
+            return
+        now = monotonic()
+        self._left = min(SAVED, self._left + SHARE * (now - self._counted)) - lost
+        self._counted = now
+        if whole > VERY_SLOW:
+            self._rest(LONG_REST)
+        elif self._left < 0:
+            self._rest(-self._left / SHARE)
 
     def _rest(self, seconds: float) -> None:
-        self._proved, self._estimate = False, 0.0
+        self._proved = False
         self._rest_until = monotonic() + seconds
