@@ -26,7 +26,7 @@ A_THIRD = (">=", 0.33)
 LIMITS = {"submit": 1, "run": 2}
 """Round trips for each task; a broker before the store adds one each."""
 
-IDLE_SECONDS, CROWD, CROWD_PROCESSES = 10, 200, 4
+IDLE_SECONDS, CROWD_SECONDS, CROWD, CROWD_PROCESSES = 10, 40, 200, 4
 
 
 class Running(NamedTuple):
@@ -121,7 +121,7 @@ def measure(engine: str, options: argparse.Namespace) -> Figures | None:
 def _rates(engine: str, running: list[Running], options: argparse.Namespace) -> Figures:
     place = ",".join(each.url for each in running)
     raw = [sys.executable, "-m", f"benchmarks.raw.{engine.partition('+')[0].removesuffix('ql')}"]
-    jobs, ones = (4000, 300) if options.quick else (20_000, 1000)
+    jobs, ones = (10_000, 300) if options.quick else (20_000, 1000)
     runs: dict[str, list[Figures]] = defaultdict(list)
 
     def clean() -> None:
@@ -147,7 +147,7 @@ def _rates(engine: str, running: list[Running], options: argparse.Namespace) -> 
     return {
         "subjects": {name: medians(each) for name, each in runs.items()},
         "trips": trips,
-        "crowd": _crowd(place, [each.server for each in running], IDLE_SECONDS),
+        "crowd": _crowd(place, [each.server for each in running], CROWD_SECONDS),
         "settings": {"tasks": jobs, "one by one": ones, "runs": options.runs},
         "runs": runs,
     }

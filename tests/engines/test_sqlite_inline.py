@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import threading
 import time
@@ -13,7 +14,8 @@ from uuid import uuid4
 
 import pytest
 
-from mognet.engines.sql import desks, pace
+from mognet.engines.sql import desks, pace, writer
+from mognet.engines.sql.connection import PAGE
 from mognet.engines.sql.pace import Pace
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.exceptions import InvalidMetadata
@@ -157,6 +159,33 @@ async def test_closing_does_what_is_gathered(path: Path) -> None:
         asked = [asyncio.ensure_future(engine.submit([make_job()])) for _ in range(3)]
         await asyncio.sleep(0)
     assert await asyncio.gather(*asked) == [[True]] * 3
+
+
+# --- the log
+
+
+async def test_the_log_is_as_long_as_it_gets_before_that_holds_up_commits(path: Path, tmp_path: Path) -> None:
+    """Zeros behind it are no part of it: whoever finds the files as they are, after a power cut, finds all that was committed."""
+    log, copy = Path(f"{path}-wal"), tmp_path / "copy"
+    copy.mkdir()
+    async with SQLiteEngine(path) as engine, SQLiteEngine(path) as other:
+        whole = 32 + writer.LOG_PAGES * (24 + PAGE)
+        jobs = [make_job() for _ in range(writer.MANY_COMMITS + 20)]
+        for job in jobs[:-20]:
+            assert log.stat().st_size < whole
+            await engine.submit([job])
+        for job in jobs[-20:]:
+            await other.submit([job])
+        assert log.stat().st_size == whole
+        assert log.read_bytes().endswith(bytes(whole // 2))
+        for each in (path, log):
+            shutil.copy(each, copy / each.name)
+        await engine.submit(more := [make_job() for _ in range(500)])
+        assert await other.count(Query()) == {"PENDING": len(jobs) + len(more)}
+    async with SQLiteEngine(copy / path.name) as engine:
+        assert await engine.count(Query()) == {"PENDING": len(jobs)}
+        with closing(sqlite3.connect(copy / path.name)) as plain:
+            assert plain.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 # --- the pace

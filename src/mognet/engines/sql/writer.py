@@ -27,6 +27,12 @@ A = TypeVar("A")
 MOST_INLINE = 128
 """Rows that the event loop's thread writes in one transaction: about a millisecond's work."""
 
+MANY_COMMITS = 30
+"""After so many a process is taken for one that goes on."""
+
+LOG_HEAD, FRAME_HEAD = 32, 24
+"""Bytes before the log's pages, and before each of them."""
+
 LOG_PAGES = 1_500
 """Pages in the write-ahead log from which on it is copied into the file."""
 
@@ -61,6 +67,8 @@ class Writer(Desk):
         self._patient_until = 0.0
         self._commit: float | None = None
         """Seconds that the last commit took, if it wrote anything."""
+        self._commits = 0
+        self._stretched = False
 
     # in the event loop
 
@@ -100,7 +108,8 @@ class Writer(Desk):
             took = time.perf_counter() - begin
             self._pace.seen_inline(took, took)
             self._changes += 1
-            if self._changes * self._pages_per_change >= LOG_PAGES:
+            self._commits += 1
+            if self._log_calls():
                 self._inbox.put(Task(_nothing, self._loop.create_future(), lambda: True))
             return True
         except sqlite3.Error:  # SQLite has undone it; why, is told to whoever tries again in the usual way
@@ -143,7 +152,7 @@ class Writer(Desk):
                 answers = [_finished(finish) for finish in finishes]
             if self._commit is not None:
                 self._pace.seen_inline(self._commit, time.perf_counter() - begin)
-            if self._log_is_full():
+            if self._log_calls():
                 self._inbox.put(Task(_nothing, self._loop.create_future(), lambda: True))
         finally:
             self._lock.release()
@@ -198,6 +207,7 @@ class Writer(Desk):
             raise
         changes = connection.total_changes - before
         self._changes += changes
+        self._commits += changes > 0
         self._commit = done - ready if changes else None
         session.opened.clear()
         if session.news:
@@ -206,9 +216,40 @@ class Writer(Desk):
         return finishes
 
     def _after(self, session: Session) -> None:
+        if self._log_is_short():
+            self._stretched = True
+            with suppress(sqlite3.Error, ConnectionError, OSError):  # it is not needed
+                self._stretch(session)
         if self._log_is_full() or self._log_is_long():
             with suppress(sqlite3.Error, ConnectionError):  # the next one will do
                 self._checkpoint(session)
+
+    def _log_calls(self) -> bool:
+        """Whether the thread has something to do about the log."""
+        return self._log_is_full() or self._log_is_short()
+
+    def _log_is_short(self) -> bool:
+        """Whether it may be shorter than it will get, in a process that goes on committing."""
+        return not self._stretched and self._commits >= MANY_COMMITS
+
+    def _stretch(self, session: Session) -> None:
+        """Write zeros behind the log, as far as it gets between two checkpoints.
+
+        A commit that makes the file longer takes twice as long, for the file system has to store that, too. SQLite reads the log up to the
+        first frame that is not of its present run, and zeros are none (its file format, section 4.2). Whoever appends to the log has the
+        write lock, which is held here meanwhile.
+        """
+        _begin(session.connection)
+        try:
+            [page] = session.connection.execute("PRAGMA page_size").fetchone()
+            with Path(f"{self._path}-wal").open("r+b") as log:
+                missing = LOG_HEAD + LOG_PAGES * (FRAME_HEAD + page) - log.seek(0, os.SEEK_END)
+                if missing > 0:
+                    log.write(bytes(missing))
+                    log.flush()
+                    os.fsync(log.fileno())
+        finally:
+            session.connection.execute("ROLLBACK")
 
     def _log_is_full(self) -> bool:
         return self._changes * self._pages_per_change >= LOG_PAGES
