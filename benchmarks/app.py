@@ -42,17 +42,18 @@ def make(place: str, line: str = "line", **settings: Any) -> App:
 
 async def submit(place: str, ones: int, many: int) -> None:
     async with make(place, "singly") as app:
+        whole = Span(WARM + ones)
         for _ in range(WARM):
             await app.submit(noop)
         span = Span(ones)
         for _ in range(ones):
             await app.submit(noop)
-        one = span.stop()
+        one, new = span.stop(), whole.stop()
     async with make(place) as app:
         span = Span(many)
         for start in range(0, many, BATCH):
             await app.submit_many([app.create_request(noop) for _ in range(min(BATCH, many - start))])
-        report(one=one, many=span.stop())
+        report(one=one, new=new, many=span.stop())
 
 
 async def drain(place: str, total: int) -> None:

@@ -36,16 +36,17 @@ def main(command: str, folder: str, *rest: str) -> None:
     if command == "submit":
         ones, many = map(int, rest[:2])
         _, noop = app("one.db")
+        whole = Span(WARM + ones)
         for _ in range(WARM):
             noop()
         span = Span(ones)
         for _ in range(ones):
             noop()
-        one = span.stop()
+        one, new = span.stop(), whole.stop()
         _, noop = app("line.db")
         span = Span(many)
         noop.map([()] * many)
-        report(one=one, many=span.stop(), version=huey.__version__)
+        report(one=one, new=new, many=span.stop(), version=huey.__version__)
         return
 
     total = int(rest[0])

@@ -4,7 +4,7 @@ import json
 import time
 
 WARM = 500
-"""Tasks submitted one by one before those that count: while SQLite's log grows for the first time, each commit costs more."""
+"""Tasks submitted one by one at first, while SQLite's log may grow, which makes each commit cost more; a second span is without them."""
 
 
 class Span:
