@@ -17,6 +17,7 @@ import pytest
 from mognet.engines.sql import desks, pace, writer
 from mognet.engines.sql.connection import PAGE
 from mognet.engines.sql.pace import Pace
+from mognet.engines.sql.session import Session
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.exceptions import InvalidMetadata
 from mognet.outcomes import merge_metadata, succeeded
@@ -53,9 +54,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def warm(engine: SQLiteEngine, threads: Threads) -> None:
-    """Let it see that the disk is quick."""
+    """Let it see that the disk is quick, and its thread come to rest."""
+    assert engine._writer is not None
+    rested, after = threading.Event(), engine._writer._after
+
+    def noted(session: Session) -> None:
+        after(session)
+        rested.set()
+
+    engine._writer.__dict__["_after"] = noted
     await engine.submit([make_job()])
-    threads.inline.clear()
+    await asyncio.to_thread(rested.wait, 10)
+    with engine._writer._lock:
+        threads.inline.clear()
 
 
 async def test_small_ones_need_no_other_thread(path: Path) -> None:
@@ -176,6 +187,9 @@ async def test_the_log_is_as_long_as_it_gets_before_that_holds_up_commits(path: 
             await engine.submit([job])
         for job in jobs[-20:]:
             await other.submit([job])
+        async with asyncio.timeout(10):
+            while log.stat().st_size < whole:  # noqa: ASYNC110 - a moment
+                await asyncio.sleep(0.01)
         assert log.stat().st_size == whole
         assert log.read_bytes().endswith(bytes(whole // 2))
         for each in (path, log):

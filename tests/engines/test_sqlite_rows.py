@@ -30,6 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 async def test_a_submit_writes_few_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "LOG_PAGES", 1_000_000)
+    monkeypatch.setattr(writer, "MANY_COMMITS", 1_000_000)
     async with SQLiteEngine(path) as engine:
         log = path.with_name("jobs.db-wal")
         await engine.submit([make_job() for _ in range(100)])

@@ -233,7 +233,7 @@ class Writer(Desk):
         return not self._stretched and self._commits >= MANY_COMMITS
 
     def _stretch(self, session: Session) -> None:
-        """Write zeros behind the log, as far as it gets between two checkpoints.
+        """Write zeros behind the log, as far as it gets between two checkpoints, and is kept.
 
         A commit that makes the file longer takes twice as long, for the file system has to store that, too. SQLite reads the log up to the
         first frame that is not of its present run, and zeros are none (its file format, section 4.2). Whoever appends to the log has the
@@ -243,7 +243,7 @@ class Writer(Desk):
         try:
             [page] = session.connection.execute("PRAGMA page_size").fetchone()
             with Path(f"{self._path}-wal").open("r+b") as log:
-                missing = LOG_HEAD + LOG_PAGES * (FRAME_HEAD + page) - log.seek(0, os.SEEK_END)
+                missing = min(LOG_HEAD + LOG_PAGES * (FRAME_HEAD + page), WAL_KEPT) - log.seek(0, os.SEEK_END)
                 if missing > 0:
                     log.write(bytes(missing))
                     log.flush()
