@@ -86,7 +86,7 @@ class JobLogs:
         self._keep = keep
         self._prints = prints
         self._books: set[Book] = set()
-        self._pages: Coalescer[tuple[Token, list[bytes]], bool] = Coalescer(self._write, limit=MOST_PAGES)
+        self._pages: Coalescer[tuple[Token, list[bytes]], None] = Coalescer(self._write, limit=MOST_PAGES)
 
     def open(self, token: Token) -> None:
         """From here on, what this asyncio task logs, and what it starts, is kept for this attempt."""
@@ -111,13 +111,13 @@ class JobLogs:
         except (MognetError, TimeoutError) as error:
             _log.warning("the last log lines of job %s are lost (%d of them): %s", book.token.id, len(lines or book.take(all=True)), error)
 
-    async def _write(self, pages: Sequence[tuple[Token, list[bytes]]]) -> list[bool]:
-        """What several jobs have logged goes together."""
+    async def _write(self, pages: Sequence[tuple[Token, list[bytes]]]) -> list[None]:
+        """What several jobs have logged goes together; lines of a job that was lost are dropped."""
         lines: dict[Token, list[bytes]] = {}
         for token, page in pages:
             lines.setdefault(token, []).extend(page)
-        held = await self._engine.log(lines, keep=self._keep)
-        return [token in held for token, _ in pages]
+        await self._engine.log(lines, keep=self._keep)
+        return [None] * len(pages)
 
     async def run(self) -> None:
         """Write now and then, until cancelled; and what is left then is of attempts that could not be ended."""

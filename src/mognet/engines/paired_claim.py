@@ -214,7 +214,7 @@ class PairedClaim:
         cancelled = False
         try:
             await asyncio.wait([line, pulling], return_when=asyncio.FIRST_COMPLETED)
-            if pulling.done() and not _outcome(pulling)[0]:
+            if pulling.done() and _outcome(pulling) == ([], None):
                 # Its time is up, and so is the line's. Whether it is the store that says nothing, is what the caller has to know.
                 await asyncio.wait([line])
         except asyncio.CancelledError:

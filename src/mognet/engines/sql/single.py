@@ -69,9 +69,7 @@ def add(session: Session, job: Job) -> bool:
 
     With labels, a known id is an :class:`sqlite3.IntegrityError`.
     """
-    if job.parent is not None or job.root is not None or len(job.body) > INLINE:
-        return False
-    if len(job.metadata) > INLINE:
+    if job.parent is not None or job.root is not None or len(job.body) > INLINE or len(job.metadata) > INLINE:
         return False
     return _put(session, job) or (_renew(session) and _put(session, job))
 

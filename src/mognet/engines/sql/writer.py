@@ -236,7 +236,7 @@ class Writer(Desk):
         """Write zeros behind the log, as far as it gets between two checkpoints, and is kept.
 
         A commit that makes the file longer takes twice as long, for the file system has to store that, too. SQLite reads the log up to the
-        first frame that is not of its present run, and zeros are none (its file format, section 4.2). Whoever appends to the log has the
+        first frame that is not of its present run, and zeros are none (its file format, section 4.1). Whoever appends to the log has the
         write lock, which is held here meanwhile.
         """
         _begin(session.connection)
