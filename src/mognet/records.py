@@ -188,8 +188,6 @@ class Changes(NamedTuple):
     changed: list[Changed]
     at: str
     """From where to go on."""
-    time: float
-    """The engine's clock when this was read."""
     more: bool = False
     """Whether there is more to be read at once."""
     lost: bool = False

@@ -45,7 +45,7 @@ class Shaky(MemoryEngine):
         changes = await super().changes(since, query, limit=limit)
         if self.lost and since is not None:
             self.lost = False
-            return Changes([], changes.at, changes.time, lost=True)
+            return Changes([], changes.at, lost=True)
         return changes
 
 

@@ -311,7 +311,7 @@ class MemoryEngine(MemoryRows):
         with self._store.lock:
             last = self._store.last_change
             if since is None:
-                return Changes([], str(last), self._clock())
+                return Changes([], str(last))
             if not since.isdecimal():
                 raise ValueError(f"since={since!r} is no place in the order of changes")
             start = int(since)
@@ -322,7 +322,7 @@ class MemoryEngine(MemoryRows):
             under = None if query.under is None else {query.under, *(row.record.id for row in self._descendants(query.under))}
             seen = [(number, row) for number, row in rows if self._fits(row, query) and (under is None or row.record.id in under)]
             told = [Changed(str(number), row.record) for number, row in seen]
-            return Changes(told, str(at), self._clock(), more=at < last, lost=start > last)
+            return Changes(told, str(at), more=at < last, lost=start > last)
 
     # what a job logs
 

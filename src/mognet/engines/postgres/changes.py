@@ -35,7 +35,7 @@ OPEN = 48
 _LAST_SEQ = 2**63 - 1
 
 _STATUS = f"""
-SELECT {NOW} AS now, noted_until - {NOW} AS lasts, epoch, pg_current_snapshot()::text AS snapshot,
+SELECT noted_until - {NOW} AS lasts, epoch, pg_current_snapshot()::text AS snapshot,
     noted_from >= pg_snapshot_xmax(pg_current_snapshot()) AS foreign_notes
 FROM mognet.app WHERE app = %(app)s"""
 
@@ -65,7 +65,7 @@ found AS MATERIALIZED (
                 AND changed <> ALL(%(hidden)s::text[]::xid8[])
             ORDER BY changed, seq LIMIT %(limit)s::int8)) AS job
     ORDER BY changed, seq LIMIT %(limit)s::int8)
-SELECT now, lasts, epoch, snapshot, foreign_notes, (SELECT count(*) FROM found), last.changed::text, last.seq, told.*
+SELECT lasts, epoch, snapshot, foreign_notes, (SELECT count(*) FROM found), last.changed::text, last.seq, told.*
 FROM status LEFT JOIN (SELECT changed, seq FROM found ORDER BY changed DESC, seq DESC LIMIT 1) AS last ON true
 LEFT JOIN (
     SELECT changed::text, {RECORD} FROM found AS job
@@ -152,7 +152,6 @@ class Place(NamedTuple):
 
 
 class _Status(NamedTuple):
-    now: float
     lasts: float
     epoch: int
     snapshot: str
@@ -171,14 +170,14 @@ async def read(tables: Tables, connection: Connection, since: str | None, query:
     place = Place.read(since)
     statement, values = _statement(place, query)
     rows = await tables.all(connection, statement, **values, limit=max(1, limit))
-    status = _Status(*rows[0][:5])
+    status = _Status(*rows[0][:4])
     now = Snapshot.taken(status.snapshot)
     if not status.noted or status.epoch != place.epoch or place.told.end > int(status.snapshot.split(":")[1]):
         return (await _from_now_on(tables, connection, status))._replace(lost=True)
     await _prolong(tables, connection, status)
     telling = place.telling or now
-    number, last_changed, last_seq = rows[0][5:8]
-    found = [(int(row[8]), make_record(row[9 : 9 + WIDTH])) for row in rows if row[8] is not None]
+    number, last_changed, last_seq = rows[0][4:7]
+    found = [(int(row[7]), make_record(row[8 : 8 + WIDTH])) for row in rows if row[7] is not None]
     told = [
         Changed(str(Place(place.epoch, place.told, telling, changed, record.place)), record)
         for changed, record in sorted(found, key=lambda each: (each[0], each[1].place))
@@ -189,7 +188,7 @@ async def read(tables: Tables, connection: Connection, since: str | None, query:
     else:
         # If it was cut, what is not sure to have been told comes again, and so would a next page for ever.
         at, more = Place(place.epoch, telling.sure), place.telling is not None and not telling.cut
-    return Changes(told, str(at), status.now, more)
+    return Changes(told, str(at), more=more)
 
 
 def _statement(place: Place, query: Query) -> tuple[str, dict[str, Any]]:
@@ -219,7 +218,7 @@ async def _from_now_on(tables: Tables, connection: Connection, status: _Status) 
         lost = not await _begin(tables, connection)
         [row] = await tables.all(connection, _STATUS)
         status = _Status(*row)
-    return Changes([], str(Place(status.epoch, Snapshot.taken(status.snapshot).sure)), status.now, lost=lost)
+    return Changes([], str(Place(status.epoch, Snapshot.taken(status.snapshot).sure)), lost=lost)
 
 
 async def _prolong(tables: Tables, connection: Connection, status: _Status) -> None:

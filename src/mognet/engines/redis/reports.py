@@ -62,14 +62,14 @@ class Reports:
             version = paths.version if query.metadata else b"-"
             return await self._run("changes", version, start, max(1, min(limit, MOST)), micros(KEEP_NOTES), *conditions(query, paths))
 
-        at, moment, more, lost, rows = await self._indexing.current(attempt)
+        at, more, lost, rows = await self._indexing.current(attempt)
         told = [
             Changed(number.decode(), make_record(UUID(id.decode()), row))
             for number, id, row in zip(rows[::3], rows[1::3], rows[2::3], strict=True)
         ]
         if query.metadata or is_void(query):
             told = [each for each in told if not is_void(query) and has_metadata(each.record.metadata, query.metadata)]
-        return Changes(told, at.decode(), int(moment) / 1e6, more=more == 1, lost=lost == 1)
+        return Changes(told, at.decode(), more=more == 1, lost=lost == 1)
 
     # what a job logs
 

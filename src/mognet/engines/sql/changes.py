@@ -75,7 +75,7 @@ def read(since: int, query: Query, limit: int) -> Operation[Read]:
         changed = [Changed(str(row[-1]), make_record(row[:-1])) for row in rows]
         left = noted_until - session.now
         lost = left <= 0 or since < first or since > last
-        changes = Changes(changed, str(until), session.now, more=until < last, lost=lost)
+        changes = Changes(changed, str(until), more=until < last, lost=lost)
         return lambda: Read(changes, left < KEEP_NOTES - PROLONGED_BY)
 
     return work

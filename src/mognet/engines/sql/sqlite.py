@@ -309,7 +309,7 @@ class SQLiteEngine:
 
     async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008 - immutable
         if since is None:
-            return Changes([], await self._write(changes.begin, rows=1), self._clock())
+            return Changes([], await self._write(changes.begin, rows=1))
         found = await self._read(in_snapshot(changes.read(changes.number(since), query, limit)))
         if not found.prolong:
             return found.changes

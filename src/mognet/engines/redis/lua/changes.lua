@@ -1,4 +1,4 @@
--- What has changed, and from now on notes are taken. Answers {the number to go on after, now, more?, lost?, for each job: number, id and row}; or 'stale'.
+-- What has changed, and from now on notes are taken. Answers {the number to go on after, more?, lost?, for each job: number, id and row}; or 'stale'.
 -- ARGV: version of the indexed paths ('-' they play no part), the number to go on after ('' nothing, from now on), most, how long notes are taken, the query.
 local app, HOUR = P .. 'app', 3600000000
 local version, since, most, keep = argument(), argument(), tonumber(argument()), tonumber(argument())
@@ -14,7 +14,7 @@ if watched <= now then
   call('HSET', app, 'floor', int(floor))
 end
 if watched < now + keep - HOUR then call('HSET', app, 'watched', int(now + keep)) end
-if since == '' then return {int(last), int(now), 0, 0, {}} end
+if since == '' then return {int(last), 0, 0, {}} end
 
 local start = tonumber(since)
 local found = call('ZRANGEBYSCORE', P .. 'changes', '(' .. since, '+inf', 'WITHSCORES', 'LIMIT', 0, most)
@@ -29,4 +29,4 @@ for i = 1, #found, 2 do
   end
 end
 local more = #found == 2 * most and tonumber(found[#found]) < last
-return {more and found[#found] or int(last), int(now), more and 1 or 0, (start < floor or start > last) and 1 or 0, rows}
+return {more and found[#found] or int(last), more and 1 or 0, (start < floor or start > last) and 1 or 0, rows}
