@@ -58,7 +58,7 @@ class Client:
 
         ``connection``: inside the transaction of the caller's own connection, and by itself.
         """
-        job = await self._job(request, context)
+        [job] = await self._jobs([request], context)
         if connection is None:
             return await self._send(job)
         submit_on = getattr(self._engine, "submit_on", None)
@@ -85,18 +85,21 @@ class Client:
 
     async def submit_many(self, requests: Sequence[Request[Any]], context: Context | None) -> list[Result[Any]]:
         """Store requests and put them in line in one round trip, all or none."""
-        jobs = [await self._job(request, context) for request in requests]
+        jobs = await self._jobs(requests, context)
         try:
             added = await self._engine.submit(jobs)
         except MognetError as error:
             raise CouldNotSubmit(f"{len(jobs)} requests could not be submitted: {error}") from error
+        if all(added):  # as nearly always
+            now = time.time()
+            return [self._backend.result(new_record(job, now)) for job in jobs]
         known = [job.id for job, new in zip(jobs, added, strict=True) if not new]
-        found = dict(zip(known, await self._backend.get_many(*known), strict=True)) if known else {}
+        found = dict(zip(known, await self._backend.get_many(*known), strict=True))
         return [self._answer(job, new, found.get(job.id)) for job, new in zip(jobs, added, strict=True)]
 
     async def run(self, request: Request[Any], context: Context | None) -> Any:
         """Submit, and wait for the value."""
-        job = await self._job(request, context)
+        [job] = await self._jobs([request], context)
         with self._backend.waiters.expect(job.id, unborn=True) as ended:
             result = await self._send(job)
             if result.done:
@@ -118,68 +121,77 @@ class Client:
             raise CouldNotSubmit(f"{job.name} {job.id} was not submitted: the attempt that submits it no longer owns its job {job.parent}")
         return known
 
-    async def _job(self, request: Request[Any], context: Context | None) -> Job:
+    async def _jobs(self, requests: Sequence[Request[Any]], context: Context | None) -> list[Job]:
+        """Jobs of requests as they are once they have what they inherit and what the scope gives, and all have been shown to middleware."""
         if context is not None:
-            request.stack = [*context.stack, context.id]
-        request = self._labelled(request, context)
+            for request in requests:
+                request.stack = [*context.stack, context.id]
+        if labels := self._labels(context):
+            # The caller's own are left as they are, to be submitted elsewhere too.
+            requests = [request.model_copy(update={"metadata": {**labels, **request.metadata}}) for request in requests]
         if self._middleware:
-            await self._middleware.call("on_request_submitting", request, context=context)
-        stack, deadline, fixed = request.stack, request.deadline, request.model_fields_set
+            for request in requests:
+                await self._middleware.call("on_request_submitting", request, context=context)
+        return [self._job(request, context) for request in requests]
+
+    def _labels(self, context: Context | None) -> dict[str, Any]:
+        """What requests inherit and what the scope gives."""
+        keys = self._config.inherited_metadata
+        return {**(Inherited(context, keys) if keys and context is not None else {}), **scope_metadata()}
+
+    def _job(self, request: Request[Any], context: Context | None) -> Job:
+        name, args, kwargs, stack, deadline = request.name, request.args, request.kwargs, request.stack, request.deadline
+        task = self._registry.find(name)
         latest = deadline.timestamp() if isinstance(deadline, datetime) else None
         timeout = deadline.total_seconds() if isinstance(deadline, timedelta) else None
         return Job(
-            id=request.id,
-            name=request.name,
-            queue=request.queue_name or self._route(request.name),
-            body=self._body(request.name, Call(list(request.args), request.kwargs, stack, timeout, latest)),
-            metadata=dump_metadata(request.metadata, limit=self._config.max_metadata_size),
-            priority=self._priority(request.name, request.priority if "priority" in fixed else None),
-            delay=request.due_in(),
-            parent=None if context is None else context.id,
-            root=stack[0] if stack else None,
-            parent_token=None if context is None else context.token,
-            label=self._label(request.args, request.kwargs) if request.kwargs_repr is None else _cut(request.kwargs_repr, MAX_LABEL),
-            ttl=self._config.result_ttl.total_seconds(),
-            latest=latest,
+            request.id,
+            name,
+            request.queue_name or self._route(name, task),
+            self._body(name, args, kwargs, stack, timeout, latest),
+            dump_metadata(request.metadata, limit=self._config.max_metadata_size),
+            request.priority if "priority" in request.model_fields_set else _priority(task),
+            request.due_in(),
+            None if context is None else context.id,
+            stack[0] if stack else None,
+            None if context is None else context.token,
+            self._label(args, kwargs) if request.kwargs_repr is None else _cut(request.kwargs_repr, MAX_LABEL),
+            self._config.result_ttl.total_seconds(),
+            latest,
         )
 
     def _plain_job(self, task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
         """The job of a request for a task, if nobody wants to see that and nothing else is put into it."""
-        config, name = self._config, task.name
+        name = task.name
         if len(name) > LONGEST_NAME:
             Request(name=name)  # raises an error that says what is wrong
         return Job(
             random_id(),
             name,
-            config.task_routes.get(name) or task.queue or config.default_task_route,
-            NO_CALL if not (args or kwargs or scope_trace()) else self._body(name, Call(list(args), kwargs, [], None, None)),
-            priority=DEFAULT_PRIORITY if task.priority is None else task.priority,
-            label=self._label(args, kwargs) if config.show_arguments else None,
-            ttl=config.result_ttl.total_seconds(),
+            self._route(name, task),
+            self._body(name, args, kwargs),
+            priority=_priority(task),
+            label=self._label(args, kwargs),
+            ttl=self._config.result_ttl.total_seconds(),
         )
 
-    def _labelled(self, request: Request[Any], context: Context | None) -> Request[Any]:
-        """The request with what it inherits and what the scope gives; the caller's own is left as it is, to be submitted elsewhere too."""
-        keys, scope = self._config.inherited_metadata, scope_metadata()
-        labels = Inherited(context, keys) if keys and context is not None else {}
-        if not (labels or scope):
-            return request
-        return request.model_copy(update={"metadata": {**labels, **scope, **request.metadata}})
-
-    def _body(self, name: str, call: Call) -> bytes:
+    def _body(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        stack: Sequence[UUID] = (),
+        timeout: float | None = None,
+        latest: float | None = None,
+    ) -> bytes:
         trace = scope_trace()
-        return write_call(name, call._replace(trace=dict(trace)) if trace else call, limit=self._config.max_message_size)
+        if not (args or kwargs or stack or trace) and timeout is None and latest is None:
+            return NO_CALL
+        return write_call(name, Call(list(args), kwargs, list(stack), timeout, latest, dict(trace)), limit=self._config.max_message_size)
 
-    def _route(self, name: str) -> str:
+    def _route(self, name: str, task: Task | None) -> str:
         """The queue where a request does not say: the configured route, else the task's, else the default."""
-        task = self._registry.find(name)
         return self._config.task_routes.get(name) or (task and task.queue) or self._config.default_task_route
-
-    def _priority(self, name: str, wanted: int | None = None) -> int:
-        if wanted is not None:
-            return wanted
-        task = self._registry.find(name)
-        return DEFAULT_PRIORITY if task is None or task.priority is None else task.priority
 
     def _label(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         if not self._config.show_arguments:
@@ -225,6 +237,11 @@ def write_call(name: str, call: Call, *, limit: int) -> bytes:
             f"the arguments of {name} take {len(body)} bytes, more than max_message_size={limit}; store them elsewhere and pass a reference"
         )
     return body
+
+
+def _priority(task: Task | None) -> int:
+    """The priority where a request does not say."""
+    return DEFAULT_PRIORITY if task is None or task.priority is None else task.priority
 
 
 def _cut(text: str, length: int) -> str:

@@ -29,27 +29,27 @@ def make_id(number: int) -> UUID:
 def random_id() -> UUID:
     """``uuid.uuid4()``, in a third of the time."""
     try:
-        data = _random.pop()
+        number = _numbers.pop()
     except IndexError:
-        data, *more = _ask()
-        _random.extend(more)
+        number, *more = _ask()
+        _numbers.extend(more)
     id = UUID.__new__(UUID)
-    _set_int(id, int.from_bytes(data, "big") & ~_FIXED | _VERSION_4)
+    _set_int(id, number)
     _set_safe(id, _UNKNOWN)
     return id
 
 
-_random: list[bytes] = []
-"""What the next ids are made of; taken by any thread."""
+_numbers: list[int] = []
+"""The next ids; taken by any thread."""
 
 
-def _ask() -> list[bytes]:
+def _ask() -> list[int]:
     data = os.urandom(16 * AT_A_TIME)
-    return [data[start : start + 16] for start in range(0, len(data), 16)]
+    return [int.from_bytes(data[start : start + 16], "big") & ~_FIXED | _VERSION_4 for start in range(0, len(data), 16)]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.clear)  # or both processes would give the same ids to their jobs
+    os.register_at_fork(after_in_child=_numbers.clear)  # or both processes would give the same ids to their jobs
 
 
 def copy_id(id: UUID, life: str) -> UUID:

@@ -152,6 +152,49 @@ def test_metadata_that_cannot_be_stored_is_refused_by_its_key(value: Any) -> Non
         dump_metadata({"innocent": 1, "guilty": value})
 
 
+hostile_texts = st.text() | st.text(st.sampled_from('\0\\u0\ud800"')) | st.just("x" * 4301)
+hostile = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | hostile_texts
+    | st.binary()
+    | st.just(Colour.RED)
+    | st.sampled_from([4299, 4300]).map(lambda digits: 10**digits),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner)
+        | st.dictionaries(hostile_texts | st.integers(), inner, max_size=3)
+        | inner.map(lambda value: _wrapped(value, 62))
+    ),
+    max_leaves=6,
+)
+
+
+def _wrapped(value: Any, levels: int) -> Any:
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@given(st.dictionaries(hostile_texts | st.integers(), hostile, max_size=3))
+def test_metadata_is_taken_or_refused_as_it_is_beside_a_key_that_needs_a_closer_look(metadata: dict[Any, Any]) -> None:
+    beside = "\x01"
+
+    def outcome(given: dict[Any, Any]) -> Any:
+        try:
+            return loads(dump_metadata(given))
+        except InvalidMetadata as error:
+            return str(error)
+
+    expected = outcome({**metadata, beside: b"\xff"})
+    if isinstance(expected, dict):
+        del expected[beside]
+    metadata.pop(beside, None)
+    assert outcome(metadata) == expected
+
+
 @pytest.mark.parametrize("key", [1, None, "\0", "\ud800"])
 def test_metadata_keys_are_plain_strings(key: Any) -> None:
     with pytest.raises(InvalidMetadata, match="key"):
