@@ -38,6 +38,12 @@ MAX_DEPTH = 64
 MAX_NESTING = 190
 """How deep they may stand in each other in a value: the parser takes 200, and values are stored inside of other things."""
 
+LONGEST_REMEMBERED = 100
+"""Characters of a key and its text whose JSON is remembered."""
+
+MAX_REMEMBERED = 1000
+"""How many of them."""
+
 MAX_DIGITS = 4300
 """Digits of an integer that the parser takes."""
 
@@ -94,11 +100,31 @@ def dump_metadata(metadata: dict[str, Any], *, limit: int | None = None) -> byte
     """A JSON object of metadata. :class:`InvalidMetadata` names the key that cannot be stored."""
     if not metadata:
         return b"{}"
-    data = _dump_plain(metadata) or _dump_by_key(metadata)
+    data = (_dump_label(metadata) if len(metadata) == 1 else _dump_plain(metadata)) or _dump_by_key(metadata)
     if limit is not None and len(data) > limit:
         largest = max(metadata, key=lambda key: len(_dump_item(key, metadata[key])))
         raise InvalidMetadata(f"metadata of {len(data)} bytes is more than max_metadata_size={limit}; the largest key is {largest!r}")
     return data
+
+
+def _dump_label(metadata: dict[str, Any]) -> bytes | None:
+    """The same as :func:`_dump_plain` for one key, whose text often is that of many jobs: they share its JSON."""
+    [item] = metadata.items()
+    key, value = item
+    if type(key) is not str or type(value) is not str or len(key) + len(value) > LONGEST_REMEMBERED:
+        return _dump_plain(metadata)
+    data = _remembered.get(item)
+    if data is None:
+        data = _dump_plain(metadata)
+        if data is not None:
+            if len(_remembered) >= MAX_REMEMBERED:
+                _remembered.clear()  # texts that never come again cost little, unlike with an order of their use
+            _remembered[item] = data
+    return data
+
+
+_remembered: dict[tuple[str, str], bytes] = {}
+"""The JSON of single labels; used by any thread."""
 
 
 def _dump_plain(metadata: dict[str, Any]) -> bytes | None:

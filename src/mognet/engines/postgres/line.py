@@ -110,16 +110,17 @@ def _submit_values(jobs: Sequence[Job], enqueue: bool, known: Known) -> tuple[st
     values["delays"], values["delay"] = in_common([job.delay for job in jobs], float)
     values["ttls"], values["ttl"] = in_common([job.ttl for job in jobs], seconds)
     values["latests"], values["latest"] = in_common([job.latest for job in jobs], seconds)
-    metadatas, values["metadata"] = in_common([job.metadata for job in jobs])
+    given = [job.metadata for job in jobs]
+    metadatas, values["metadata"] = in_common(given)
     bodies, values["body"] = in_common([job.body for job in jobs])
     values["metadatas"], values["bodies"] = Blobs(metadatas), Blobs(bodies)
     if parents or fenced:
         values["parents"] = sorted(parents)
     if not known.paths:
         return sql.SUBMIT_CHILDREN if parents or fenced else sql.SUBMIT, values
-    found = [labels(job.metadata, known.paths) for job in jobs]
+    found = {metadata: labels(metadata, known.paths) for metadata in set(given)}  # many are alike
     values["paths"] = Numbers(known.paths.values())
-    values["values"] = b"\n".join([each.get(path, b"") for path in known.paths for each in found])
+    values["values"] = b"\n".join([found[metadata].get(path, b"") for path in known.paths for metadata in given])
     return sql.SUBMIT_LABELLED_CHILDREN if parents or fenced else sql.SUBMIT_LABELLED, values
 
 
