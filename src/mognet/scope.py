@@ -1,6 +1,6 @@
 """What every request submitted in some place gets: metadata, and the trace that it belongs to.
 
-Kept in context variables: it follows the code into the asyncio tasks and threads that it starts, and no further.
+Kept in context variables: it follows the code into the asyncio tasks that it starts and into ``asyncio.to_thread``, and no further.
 """
 
 from __future__ import annotations
