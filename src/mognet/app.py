@@ -19,7 +19,7 @@ from mognet.config import AppConfig, default_url, resolve
 from mognet.config_legacy import Place, place_of
 from mognet.context import Context
 from mognet.control import CONTROL, NodeStatus, QueueStats, StatusQuery, write
-from mognet.engine import Engine, OpenEngine, until_back
+from mognet.engine import Engine, OpenEngine, check_login, until_back
 from mognet.engines import engine_factory
 from mognet.engines.guarded import GuardedEngine
 from mognet.exceptions import ImproperlyConfigured, NotConnected, QueueNotFound
@@ -169,6 +169,7 @@ class App(Acting):
             self._started = True
             await self._middleware.call("on_app_starting", self)
             await self._connect_patiently()
+            await check_login(self._connected()[0])
         except asyncio.CancelledError:
             if not self._given_up:
                 raise
