@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from mognet.app import App
-from mognet.cli.display import View, console
+from mognet.cli.display import View, console, live
+from mognet.cli.failures import SIGNALLED
 from mognet.cli.loading import load_app
 from mognet.cli.logsetup import set_up
 from mognet.cli.options import Options
@@ -86,7 +89,7 @@ class Desk:
         """Show an answer; with ``--poll``, again and again until Ctrl-C. JSON is then one document per line."""
         if self.poll is None:
             write(await look(), self.options, json=self.json)
-        elif self.json or not sys.stdout.isatty():
+        elif self.json or not live(sys.stdout):
             while True:
                 write(await look(), self.options, json=self.json, again=True)
                 await asyncio.sleep(self.poll)
@@ -98,8 +101,7 @@ class Desk:
 
         ``changed`` waits for that, at most so many seconds, and says whether there may be more. JSON is one document per line.
         """
-        live = sys.stdout.isatty() and not self.json
-        if not live:
+        if self.json or not live(sys.stdout):
             write(await look(), self.options, json=self.json, again=True)
             while await changed(NEVER):
                 write(await look(), self.options, json=self.json, again=True)
@@ -131,7 +133,40 @@ def serve(options: Options, body: Callable[[Desk], Coroutine[Any, Any, int]], *,
     desk = Desk(load_app(options), options, json, poll)
 
     async def connected() -> int:
-        async with desk.app:
-            return await body(desk)
+        heard: list[int] = []
+        with _heeding(heard):
+            try:
+                async with desk.app:
+                    return await body(desk)
+            except asyncio.CancelledError:
+                if not heard:
+                    raise
+                return SIGNALLED + heard[0]
 
     return asyncio.run(connected())
+
+
+@contextmanager
+def _heeding(heard: list[int]) -> Iterator[None]:
+    """Inside the context, a signal that would end the process cancels the present task: so the terminal is left as it was found.
+
+    asyncio does that for Ctrl-C. One that whoever started the process has it ignore (``nohup``) is ignored.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def hear(number: int) -> None:
+        heard.append(number)
+        if task is not None:
+            task.cancel()
+
+    heeded: list[int] = []
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # on Windows, and in a thread
+        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                loop.add_signal_handler(number, hear, number)
+                heeded.append(number)
+    try:
+        yield
+    finally:
+        for number in heeded:
+            loop.remove_signal_handler(number)

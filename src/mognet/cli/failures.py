@@ -28,7 +28,9 @@ NOT_FOUND = 3
 UNREACHABLE = 4
 REFUSED = 5
 TIMED_OUT = 124
-INTERRUPTED = 130
+SIGNALLED = 128
+"""And the signal's number."""
+INTERRUPTED = SIGNALLED + 2
 
 
 class CommandError(Exception):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mognet.cli.display import STATE_STYLES, console
+from mognet.cli.display import STATE_STYLES, console, live
 from mognet.cli.ids import short
 from mognet.cli.text import clean, span
 from mognet.progress import Progress
@@ -35,7 +35,7 @@ class Follower(Protocol):
 @contextmanager
 def follower(*, color: bool) -> Iterator[Follower]:
     """A live line in a terminal; elsewhere, one line for each new state."""
-    if not sys.stderr.isatty():
+    if not live(sys.stderr):
         yield _Plain()
         return
     from rich.live import Live

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from mognet.cli.desk import LIVE_EVERY, TICK, Desk, Screen
-from mognet.cli.display import STATE_STYLES, Span
+from mognet.cli.display import STATE_STYLES, Span, last_of, live
 from mognet.cli.failures import FAILED, OK
 from mognet.cli.follow import BAR, amount, job_cells
 from mognet.cli.ids import find, short
@@ -50,7 +50,7 @@ async def watch_tasks(desk: Desk, ids: Iterable[str]) -> int:
         desk.note("nothing runs")
         return OK
     board = Board({result.id: result for result in results})
-    teller: _Json | _Lines | None = _Json() if desk.json else _Lines() if not sys.stdout.isatty() else None
+    teller: _Json | _Lines | None = _Json() if desk.json else None if live(sys.stdout) else _Lines()
     async with asyncio.TaskGroup() as group:
         drawing = None if teller is not None else group.create_task(_draw(desk, board), name="picture")
         following = [group.create_task(_follow(desk, result, board, teller), name="job") for result in board.jobs.values()]
@@ -178,10 +178,11 @@ class Board:
             shown = shown[: max(1, self.room - 2)]
         rows = [[*job_cells(result), Text(took(result)), self._note(result)] for result in shown]
         table = Table.grid(padding=(0, 1))
-        for number, cells in enumerate(_widths(rows, width)):
+        widths = _widths(rows, width)
+        for number, cells in enumerate(widths):
             table.add_column(no_wrap=True, overflow="ellipsis", justify="right" if number in (4, 5) else "left", width=cells)
-        for row in rows:
-            table.add_row(*row)
+        for name, *row in rows:
+            table.add_row(Text(last_of(str(name), widths[0])), *row)
         lines: list[RenderableType] = [table]
         if len(self.jobs) > 1:
             more = len(self.jobs) - len(shown)
