@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Self
 
 from mognet.app import App
 from mognet.cli.display import View, console, live
-from mognet.cli.failures import SIGNALLED
 from mognet.cli.loading import load_app
 from mognet.cli.logsetup import set_up
 from mognet.cli.options import Options
@@ -28,6 +27,9 @@ TICK = 1.0
 """Seconds after which a picture is drawn again although nothing has changed: durations go on."""
 
 NEVER = 86400.0
+
+SIGNALLED = 128
+"""And the number of the signal that ended it: the exit code, as shells have it."""
 
 
 class Answer(NamedTuple):

@@ -126,7 +126,7 @@ class Sheet:
     def _without(self, title: str) -> Sheet:
         kept = [i for i, column in enumerate(self.columns) if column.title != title]
         without = None if self.without is None else [*self.without, title]
-        rows = [[row[i] for i in kept] for row in self.rows]
+        rows: list[Sequence[Span | str]] = [[row[i] for i in kept] for row in self.rows]
         return replace(self, columns=[self.columns[i] for i in kept], rows=rows, without=without)
 
     def _widths(self, width: int) -> list[int] | None:

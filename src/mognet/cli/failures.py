@@ -28,9 +28,7 @@ NOT_FOUND = 3
 UNREACHABLE = 4
 REFUSED = 5
 TIMED_OUT = 124
-SIGNALLED = 128
-"""And the signal's number."""
-INTERRUPTED = SIGNALLED + 2
+INTERRUPTED = 130
 
 
 class CommandError(Exception):
