@@ -100,12 +100,15 @@ class TestWatch:
 
     async def test_json_is_one_event_per_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         app = kitchen()
-        [good] = await served(app, "cook")
+        [good, bad] = await served(app, "cook", "burn")
         assert await watch_tasks(Desk(app, Options(), json=True), [str(good.id)]) == OK
         events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert {event["id"] for event in events} == {str(good.id)}
-        assert events[-1]["state"] == "SUCCESS"
+        assert (events[-1]["state"], events[-1]["error"]) == ("SUCCESS", None)
         assert events[-1]["progress"]["message"] == "stirring"
+        assert await watch_tasks(Desk(app, Options(), json=True), [str(bad.id)]) == FAILED
+        last = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (last["state"], last["error"]) == ("FAILURE", {"type": "ValueError", "message": NASTY})
         await closed(app)
 
     async def test_all_that_runs(self, capsys: pytest.CaptureFixture[str]) -> None:

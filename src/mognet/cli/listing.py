@@ -67,6 +67,11 @@ def note(result: Result[Any], error: ErrorInfo | None) -> Span | str:
     return "" if told is None else f"{percent(told)} {told.message or ''}".strip()
 
 
+def error_data(error: ErrorInfo | None) -> dict[str, str] | None:
+    """Why a job has failed, for JSON."""
+    return None if error is None else {"type": error.type_name.removeprefix("builtins:"), "message": error.message}
+
+
 _COLUMNS: dict[str, tuple[Column, _Cell]] = {
     "id": (Column("ID"), lambda row: row.short_id),
     "task": (Column("TASK", shrink=True, keep_end=True), lambda row: row.result.name or "-"),
@@ -152,6 +157,6 @@ def list_sheet(columns: Sequence[Column], rows: Sequence[Sequence[Span | str]]) 
 
 
 def _spare(titles: Sequence[str]) -> list[str]:
-    """What of these columns a narrow window does without: those of the usual ones, or from the last that was asked for, but for the first."""
+    """What of these columns a narrow window does without: of the usual ones, or from the last that was asked for, all but the first."""
     usual = [_COLUMNS[name][0].title for name in _USUAL]
     return list(_SPARE) if titles == usual else [title for title in reversed(titles[1:]) if title not in _KEPT]

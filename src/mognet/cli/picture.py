@@ -12,7 +12,7 @@ from uuid import UUID
 from mognet.cli.display import Column, Sheet, Span, state_span
 from mognet.cli.follow import amount, percent
 from mognet.cli.ids import short
-from mognet.cli.listing import note, took
+from mognet.cli.listing import error_data, note, took
 from mognet.cli.queues import queues_sheet
 from mognet.cli.text import age, clean
 from mognet.codec import ErrorInfo
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 MOST_RUNNING = 200
 """Jobs that run, of which a picture knows: those begun last."""
 
-_RUNNING = (Column("ID"), Column("TASK", shrink=True, keep_end=True), Column("QUEUE", shrink=True), Column("TOOK", right=True), Column("DONE", right=True),
-            Column("NODE", shrink=True), Column("MESSAGE", shrink=True))  # fmt: skip
+_RUNNING = (Column("ID"), Column("TASK", shrink=True, keep_end=True), Column("QUEUE", shrink=True), Column("TOOK", right=True),
+            Column("DONE", right=True), Column("NODE", shrink=True), Column("MESSAGE", shrink=True))  # fmt: skip
 _FAILURES = (
     Column("ID"),
     Column("TASK", shrink=True, keep_end=True),
@@ -74,7 +74,7 @@ class Picture:
             }
             for node in self.nodes
         ]
-        failures = [result.to_dict() | {"error": _error(self.errors.get(result.id))} for result in self._failures()]
+        failures = [result.to_dict() | {"error": error_data(self.errors.get(result.id))} for result in self._failures()]
         return {"queues": self.queues, "nodes": nodes, "running": [result.to_dict() for result in self._running()], "failures": failures}
 
     def tell(self, result: Result[Any]) -> None:
@@ -193,7 +193,3 @@ def _line(text: str, style: str) -> Text:
 def _node(node: NodeStatus) -> Sequence[Span | str]:
     payload = node.payload
     return [node.node_id, f"{len(payload.running_request_ids):,}", f"{payload.slots:,}", ", ".join(payload.queues)]
-
-
-def _error(error: ErrorInfo | None) -> dict[str, str] | None:
-    return None if error is None else {"type": error.type_name.removeprefix("builtins:"), "message": error.message}

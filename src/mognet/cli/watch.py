@@ -16,7 +16,7 @@ from mognet.cli.display import STATE_STYLES, Span, last_of, live
 from mognet.cli.failures import FAILED, OK
 from mognet.cli.follow import BAR, amount, job_cells
 from mognet.cli.ids import find, short
-from mognet.cli.listing import note, took
+from mognet.cli.listing import error_data, note, took
 from mognet.cli.text import clean, json_text, plural
 from mognet.codec import ErrorInfo
 from mognet.events import Event
@@ -107,7 +107,7 @@ class _Json:
 
     def tell(self, event: Event, result: Result[Any], error: ErrorInfo | None) -> None:
         """Write an event."""
-        print(json_text(event.to_dict()), flush=True)
+        print(json_text(event.to_dict() | {"error": error_data(error)}), flush=True)
 
 
 class _Lines:
