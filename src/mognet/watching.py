@@ -70,7 +70,11 @@ class Watch(AsyncIterator[Event]):
                     error, box.error = box.error, None
                     raise error
                 raise StopAsyncIteration
-            await self._hub.more(box)
+            await self.more()
+
+    async def more(self) -> None:
+        """Wait until there may be something to tell. May be cancelled."""
+        await self._hub.more(self._box)
 
     async def aclose(self) -> None:
         """Leave. Dropping the watch does the same."""
