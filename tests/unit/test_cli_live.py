@@ -25,6 +25,7 @@ from mognet.cli import desk as desk_module
 from mognet.cli.desk import Desk
 from mognet.cli.display import Column
 from mognet.cli.failures import FAILED, OK
+from mognet.cli.joblogs import show_logs
 from mognet.cli.listing import _COLUMNS, _USUAL, list_sheet
 from mognet.cli.options import Options
 from mognet.cli.picture import Picture
@@ -33,6 +34,7 @@ from mognet.cli.tree import show_tree
 from mognet.cli.watch import Board, watch_tasks
 from mognet.codec import describe_error
 from mognet.control import NodeStatus, Status
+from mognet.exceptions import ConnectionError
 from mognet.records import Record
 from mognet.states import ResultState
 
@@ -134,6 +136,55 @@ class TestWatch:
         await waiting.delete()
         assert await watching == FAILED
         assert "is gone" in capsys.readouterr().err
+        await closed(app)
+
+
+class TestOutage:
+    """What has been shown once goes on when the engine is back."""
+
+    @pytest.fixture
+    def fails(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+        """Lets a method of the engine fail, from its second call on, three times."""
+        monkeypatch.setattr(desk_module, "AGAIN", 0.0)
+        left = {}
+
+        def spoil(app: App, method: str, after: int) -> None:
+            works, left[method] = getattr(app.engine, method), after + 3
+
+            async def spoilt(*args: Any, **kwargs: Any) -> Any:
+                left[method] -= 1
+                if 0 <= left[method] < 3:
+                    raise ConnectionError("gone")
+                return await works(*args, **kwargs)
+
+            monkeypatch.setattr(app.engine, method, spoilt)
+
+        yield spoil
+        assert left
+        assert all(number < 0 for number in left.values())
+
+    async def test_logs(self, capsys: pytest.CaptureFixture[str], fails: Any) -> None:
+        app = kitchen()
+        [good] = await served(app, "cook")
+        fails(app, "logs", 1)
+        assert await show_logs(Desk(app, Options()), str(good.id), follow=True, most=None) == OK
+        await closed(app)
+
+    async def test_a_tree(self, capsys: pytest.CaptureFixture[str], fails: Any) -> None:
+        app = kitchen()
+        [menu] = await served(app, "menu")
+        fails(app, "get", 3)
+        assert await show_tree(Desk(app, Options()), str(menu.id), None, None, None, watch=True) == OK
+        assert capsys.readouterr().out.count("cook") >= 2
+        await closed(app)
+
+    async def test_why_a_job_failed(self, capsys: pytest.CaptureFixture[str], fails: Any) -> None:
+        app = kitchen()
+        [bad] = await served(app, "burn")
+        await bad.wait()
+        fails(app, "value", 0)
+        assert await watch_tasks(Desk(app, Options()), [str(bad.id)]) == FAILED
+        assert "ValueError" in capsys.readouterr().out
         await closed(app)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from mognet.app import App
 from mognet.cli.display import View, console, live
@@ -16,6 +17,7 @@ from mognet.cli.loading import load_app
 from mognet.cli.logsetup import set_up
 from mognet.cli.options import Options
 from mognet.cli.text import clean, json_text
+from mognet.exceptions import ConnectionError, NotConnected
 
 LIVE_EVERY = 0.15
 """Seconds between two pictures on a terminal, at least."""
@@ -30,6 +32,29 @@ NEVER = 86400.0
 
 SIGNALLED = 128
 """And the number of the signal that ended it: the exit code, as shells have it."""
+
+
+AGAIN = 1.0
+"""Seconds after which an engine that could not be reached is asked again."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """What is asked for; while the engine cannot be reached, it is asked again and again. For what has been shown before."""
+    told = False
+    while True:
+        try:
+            return await ask()
+        except NotConnected:
+            raise
+        except ConnectionError as error:
+            if not told:
+                _log.warning("the engine cannot be reached, and is asked again: %s", error)
+            told = True
+            await asyncio.sleep(AGAIN)
 
 
 class Answer(NamedTuple):
@@ -101,22 +126,23 @@ class Desk:
     async def follow(self, look: Callable[[], Awaitable[Answer]], changed: Callable[[float], Awaitable[bool]]) -> None:
         """Show an answer anew whenever something has changed, until nothing can any more.
 
-        ``changed`` waits for that, at most so many seconds, and says whether there may be more. JSON is one document per line.
+        ``changed`` waits for that, at most so many seconds, and says whether there may be more. JSON is one document per line. Once it
+        has been shown, an engine that cannot be reached ends nothing.
         """
         if self.json or not live(sys.stdout):
             write(await look(), self.options, json=self.json, again=True)
-            while await changed(NEVER):
-                write(await look(), self.options, json=self.json, again=True)
+            while await patiently(lambda: changed(NEVER)):
+                write(await patiently(look), self.options, json=self.json, again=True)
                 await asyncio.sleep(PLAIN_EVERY)
-            write(await look(), self.options, json=self.json, again=True)
+            write(await patiently(look), self.options, json=self.json, again=True)
             return
+        answer = await look()
         with Screen(self.options) as screen:
-            more = True
-            while more:
-                screen.show((await look()).view)
+            screen.show(answer.view)
+            while await patiently(lambda: changed(TICK)):
+                screen.show((await patiently(look)).view)
                 await asyncio.sleep(LIVE_EVERY)
-                more = await changed(TICK)
-            screen.show((await look()).view, last=True)
+            screen.show((await patiently(look)).view, last=True)
 
     async def _live(self, look: Callable[[], Awaitable[Answer]], poll: float) -> None:
         with Screen(self.options) as screen:

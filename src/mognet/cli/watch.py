@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from mognet.cli.desk import LIVE_EVERY, TICK, Desk, Screen
+from mognet.cli.desk import LIVE_EVERY, TICK, Desk, Screen, patiently
 from mognet.cli.display import STATE_STYLES, Span, last_of, live
 from mognet.cli.failures import FAILED, OK
 from mognet.cli.follow import BAR, amount, job_cells
@@ -66,7 +66,7 @@ async def _follow(desk: Desk, result: Result[Any], board: Board, teller: _Json |
     try:
         async for event in result.watch():
             now = desk.app.result_backend.result(event.record)
-            error = await now.error()
+            error = await patiently(now.error)
             board.tell(now, error)
             if teller is not None:
                 teller.tell(event, now, error)
