@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from mognet.app import App
 from mognet.cli.display import View, console, live
@@ -18,6 +18,9 @@ from mognet.cli.logsetup import set_up
 from mognet.cli.options import Options
 from mognet.cli.text import clean, json_text
 from mognet.exceptions import ConnectionError, NotConnected
+
+if TYPE_CHECKING:
+    from rich.control import Control
 
 LIVE_EVERY = 0.15
 """Seconds between two pictures on a terminal, at least."""
@@ -82,6 +85,7 @@ class Screen:
         from rich.live import Live
 
         self._console = console(color=options.color)
+        self._begin, self._end = _control("\x1b[?2026h"), _control("\x1b[?2026l")
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop", screen=alone)
 
     def __enter__(self) -> Self:
@@ -100,7 +104,20 @@ class Screen:
         """Draw; ``last``: what has to stay is drawn in full, also if that is more than the window holds."""
         if last:
             self._live.vertical_overflow = "visible"
-        self._live.update((view if last else view.fit(self.height)).rich(self._console.width), refresh=True)
+        picture = (view if last else view.fit(self.height)).rich(self._console.width)
+        with self._console:  # one write, which terminals that know these marks show as one
+            self._console.control(self._begin)
+            self._live.update(picture, refresh=True)
+            self._console.control(self._end)
+
+
+def _control(code: str) -> Control:
+    from rich.control import Control
+    from rich.segment import ControlType, Segment
+
+    control = Control()
+    control.segment = Segment(code, None, [(ControlType.BELL,)])  # rich has no kind for it; what it writes is the code
+    return control
 
 
 @dataclass
