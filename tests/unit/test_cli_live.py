@@ -491,6 +491,11 @@ class TestTerminal:
             assert "Traceback" not in said
             assert "\x1b[?25h" in said  # the cursor is shown again
 
+    def test_what_is_typed_does_not_tear_the_picture(self, terminal: Any) -> None:
+        said = terminal("tasks", "watch", types=b"\nxyz\n", when="cook")
+        assert "xyz" not in said
+        assert said.rstrip().endswith("code 0")
+
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
     def test_other_signals_leave_the_terminal_as_it_was(self, terminal: Any, number: signal.Signals) -> None:
         for words in (("top",), ("tasks", "watch")):

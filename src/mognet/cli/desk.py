@@ -7,12 +7,13 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from mognet.app import App
 from mognet.cli.display import View, console, live
+from mognet.cli.keys import unechoed
 from mognet.cli.loading import load_app
 from mognet.cli.logsetup import set_up
 from mognet.cli.options import Options
@@ -35,7 +36,6 @@ NEVER = 86400.0
 
 SIGNALLED = 128
 """And the number of the signal that ended it: the exit code, as shells have it."""
-
 
 AGAIN = 1.0
 """Seconds after which an engine that could not be reached is asked again."""
@@ -87,13 +87,15 @@ class Screen:
         self._console = console(color=options.color)
         self._begin, self._end = _control("\x1b[?2026h"), _control("\x1b[?2026l")
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop", screen=alone)
+        self._used = ExitStack()
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self._used.enter_context(unechoed())
+        self._used.enter_context(self._live)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._live.stop()
+        self._used.close()
 
     @property
     def height(self) -> int:
