@@ -16,6 +16,14 @@ _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.)")
 """What arrows and function keys send."""
 
 
+def _ours() -> bool:
+    """Whether this process may say how the terminal is to be: one in the background may not."""
+    try:
+        return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except OSError:  # a terminal of another session
+        return False
+
+
 @contextmanager
 def unechoed() -> Iterator[None]:
     """Inside the context, the terminal does not show what is typed, which would tear what is drawn; it stays for who reads next."""
@@ -24,8 +32,7 @@ def unechoed() -> Iterator[None]:
     except ImportError:  # not on this system
         yield
         return
-    # A job in the background may not say how the terminal is to be.
-    if not sys.stdin.isatty() or os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+    if not _ours():
         yield
         return
     stdin = sys.stdin.fileno()
