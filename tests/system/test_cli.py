@@ -61,6 +61,13 @@ async def shout(context: Context) -> None:
     import logging
 
     logging.getLogger("kitchen").warning("hot\\x1b[2J\\rcold")
+
+
+@app.task
+async def talk(context: Context) -> None:
+    async for _ in context.track(range(300)):
+        print("…", flush=True)
+        await asyncio.sleep(0.1)
 """
 
 Mognet = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -247,11 +254,14 @@ def test_poll_shows_one_document_per_line(start: Start, mognet: Mognet) -> None:
     assert looking.returncode == 130
 
 
-def test_a_closed_pipe_ends_quietly(mognet: Mognet, environment: dict[str, str], tmp_path: Path) -> None:
-    mognet("submit", "cook", "dish=soup")
-    line = f"'{sys.executable}' -m mognet meals tasks list --poll 0.05 --json | head -n 1"
+@pytest.mark.parametrize("words", ["tasks list --poll 0.05 --json", "tasks watch ID --json", "tasks watch ID", "tasks logs ID -f"])
+def test_a_closed_pipe_ends_quietly(start: Start, mognet: Mognet, environment: dict[str, str], tmp_path: Path, words: str) -> None:
+    environment |= {"MOGNET_KEEP_LOGS": "10", "MOGNET_KEEP_PRINTS": "true"}
+    id = mognet("submit", "talk").stdout.strip()
+    start("run")
+    line = f"'{sys.executable}' -m mognet meals {words.replace('ID', id)} | head -n 1"
     done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=True)
-    assert json.loads(done.stdout)[0]["name"] == "meals.cook"
+    assert done.stdout.count("\n") == 1
     assert done.stderr == ""
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from mognet.app import App
 from mognet.cli.display import View, console, live
+from mognet.cli.failures import single
 from mognet.cli.keys import unechoed
 from mognet.cli.loading import load_app
 from mognet.cli.logsetup import set_up
@@ -190,7 +191,10 @@ def serve(options: Options, body: Callable[[Desk], Coroutine[Any, Any, int]], *,
                     raise
                 return SIGNALLED + heard[0]
 
-    return asyncio.run(connected())
+    try:
+        return asyncio.run(connected())
+    except BaseExceptionGroup as group:  # of tasks that a command has begun
+        raise single(group) from group
 
 
 @contextmanager
