@@ -38,6 +38,9 @@ SAY_EVERY = 1.0
 LEAST = 24
 """Columns that name and note need together, before there is a bar."""
 
+ROOMY = 60
+"""Columns of a window that has room to say which worker runs a job."""
+
 
 async def watch_tasks(desk: Desk, ids: Iterable[str]) -> int:
     """Follow jobs until they have ended. FAILED if one of them did not succeed."""
@@ -176,7 +179,7 @@ class Board:
         shown = sorted(self.jobs.values(), key=lambda result: (result.done, -(result.record.finished or 0.0), result.record.stand))
         if self.room is not None and len(shown) > self.room - 1:
             shown = shown[: max(1, self.room - 2)]
-        rows = [[*job_cells(result), Text(took(result)), self._note(result)] for result in shown]
+        rows = [[*job_cells(result), Text(took(result)), self._note(result, nodes=width >= ROOMY)] for result in shown]
         table = Table.grid(padding=(0, 1))
         widths = _widths(rows, width)
         for number, cells in enumerate(widths):
@@ -190,7 +193,7 @@ class Board:
             lines.append(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(*lines)
 
-    def _note(self, result: Result[Any]) -> RenderableType:
+    def _note(self, result: Result[Any], *, nodes: bool) -> RenderableType:
         from rich.text import Text
 
         if result.id in self.lost:
@@ -198,7 +201,7 @@ class Board:
         error, told = self.errors.get(result.id), result.progress
         if error is None and not result.done and told is not None and told.message:
             return Text(clean(told.message), overflow="ellipsis", no_wrap=True)
-        if error is None and result.node_id and not result.done:
+        if nodes and error is None and result.node_id and not result.done:
             return Text(f"on {clean(result.node_id)}", style="dim", overflow="ellipsis", no_wrap=True)
         said = _plain(note(result, error)) if error is not None else ""
         return Text(clean(said), style="red", overflow="ellipsis", no_wrap=True)
