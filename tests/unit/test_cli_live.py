@@ -25,6 +25,7 @@ from mognet.cli import desk as desk_module
 from mognet.cli.desk import Desk
 from mognet.cli.display import Column
 from mognet.cli.failures import FAILED, OK
+from mognet.cli.follow import _Live
 from mognet.cli.joblogs import show_logs
 from mognet.cli.listing import _COLUMNS, _USUAL, list_sheet
 from mognet.cli.options import Options
@@ -327,6 +328,19 @@ def test_a_narrow_list_does_without_columns_and_says_so(width: int, titles: str)
     said = "".join(lines[2:]).removesuffix("…")
     assert f"… a wider window shows {', '.join(missing)}, too".startswith(said)
     assert bool(said) == bool(missing)
+
+
+@pytest.mark.parametrize("width", [36, 50, 80])
+def test_a_narrow_line_of_a_call_keeps_id_and_state(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None)
+    line = _Live(console)
+    result = next(result for result in many() if result.state == "RUNNING")
+    line(Result(result.record._replace(name="module.of.a.package." * 5 + "pack"), None))  # type: ignore[arg-type]
+    console.print(line.render())
+    [said] = out.getvalue().splitlines()
+    assert re.search(rf"…\S*k {str(result.id)[:8]} RUNNING", said)
+    assert len(said) <= width
 
 
 def test_a_narrow_list_of_chosen_columns_keeps_the_first() -> None:

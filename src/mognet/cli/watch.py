@@ -6,15 +6,15 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from mognet.cli.desk import LIVE_EVERY, TICK, Desk, Screen, patiently
-from mognet.cli.display import STATE_STYLES, Span, last_of, live
+from mognet.cli.display import STATE_STYLES, Span, live
 from mognet.cli.failures import FAILED, OK
-from mognet.cli.follow import BAR, amount, job_cells
+from mognet.cli.follow import amount, job_cells, job_table
 from mognet.cli.ids import find, short
 from mognet.cli.listing import error_data, note, took
 from mognet.cli.text import clean, json_text, plural
@@ -34,9 +34,6 @@ MOST = 1000
 SAY_EVERY = 1.0
 """Seconds between two lines on the progress of one job, where there is no terminal."""
 
-
-LEAST = 24
-"""Columns that name and note need together, before there is a bar."""
 
 ROOMY = 60
 """Columns of a window that has room to say which worker runs a job."""
@@ -90,19 +87,6 @@ async def _draw(desk: Desk, board: Board) -> None:
             except TimeoutError:
                 pass
         screen.show(board)
-
-
-def _widths(rows: Sequence[Sequence[RenderableType]], width: int) -> list[int]:
-    """What each column gets: the name and the note share what the others leave."""
-    from rich.text import Text
-
-    found = [max(cell.cell_len if isinstance(cell, Text) else BAR for cell in column) for column in zip(*rows, strict=True)]
-    left = width - sum(found[1:-1]) - len(found)
-    if left < LEAST and found[3]:
-        found[3], left = 0, left + found[3]  # the bar gives way first
-    found[0] = max(1, min(found[0], max(left // 2, left - found[-1])))
-    found[-1] = max(1, min(found[-1], left - found[0]))
-    return found
 
 
 class _Json:
@@ -173,20 +157,13 @@ class Board:
     def rich(self, width: int) -> RenderableType:
         """The jobs with their bars."""
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
         shown = sorted(self.jobs.values(), key=lambda result: (result.done, -(result.record.finished or 0.0), result.record.stand))
         if self.room is not None and len(shown) > self.room - 1:
             shown = shown[: max(1, self.room - 2)]
         rows = [[*job_cells(result), Text(took(result)), self._note(result, nodes=width >= ROOMY)] for result in shown]
-        table = Table.grid(padding=(0, 1))
-        widths = _widths(rows, width)
-        for number, cells in enumerate(widths):
-            table.add_column(no_wrap=True, overflow="ellipsis", justify="right" if number in (4, 5) else "left", width=cells)
-        for name, *row in rows:
-            table.add_row(Text(last_of(str(name), widths[0])), *row)
-        lines: list[RenderableType] = [table]
+        lines: list[RenderableType] = [job_table(rows, width)]
         if len(self.jobs) > 1:
             more = len(self.jobs) - len(shown)
             text = self._totals() + (f"; {more:,} more than the window shows" if more else "")
