@@ -172,5 +172,14 @@ class TestTables:
         assert last_of("日本語のタスク", 6) == "…スク"
         assert last_of("日本", 1) == "…"
 
+    def test_a_line_that_is_cut_cuts_the_beginning_of_the_name(self) -> None:
+        line = ["└── ", Span("package." * 9 + "pack", shrink=True), " ", Span("0123abcd"), " SUSPENDED"]
+        screen = console(color=False)
+        for width, name in ((50, "…ge.package.pack"), (40, "…package.pack")):
+            screen.width = width
+            with screen.capture() as captured:
+                screen.print(Lines([line], cut=True).rich(width))
+            assert captured.get().rstrip() == f"└── {name} 0123abcd SUSPENDED"
+
     def test_empty(self) -> None:
         assert Sheet([Column("A")], empty="no jobs found").plain() == "no jobs found"

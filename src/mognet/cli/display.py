@@ -20,6 +20,8 @@ class Span(NamedTuple):
 
     text: str
     style: str = ""
+    shrink: bool = False
+    """Whether its beginning is cut off where a line is to be cut, so that what follows can be seen."""
 
 
 Line = Sequence[Span | str]
@@ -166,8 +168,9 @@ class Lines:
         """For a terminal; wrapping is left to it."""
         from rich.console import Group
 
-        texts = [_text(line) for line in self.lines]
-        return Group(*(map(_cut, texts) if self.cut else texts))
+        if not self.cut:
+            return Group(*map(_text, self.lines))
+        return Group(*(_cut(_text(_shrunk(line, width))) for line in self.lines))
 
 
 class View(Protocol):
@@ -222,6 +225,14 @@ def last_of(text: str, cells: int) -> str:
     while _cells(text) >= cells and text:
         text = text[1:]
     return f"…{text}"
+
+
+def _shrunk(line: Line, width: int) -> Line:
+    """A line in which pieces that may shrink take no more than a third, if it is too long."""
+    if sum(_cells(_plain(piece)) for piece in line) <= width:
+        return line
+    most = max(_EASY, width // 3)
+    return [piece._replace(text=last_of(_plain(piece), most)) if isinstance(piece, Span) and piece.shrink else piece for piece in line]
 
 
 def _cell(cell: Span | str, column: Column, width: int) -> Text:
