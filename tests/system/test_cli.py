@@ -128,7 +128,7 @@ class TestRun:
         first, second, third = until(worker, "ready in")
         assert re.fullmatch(r"mognet \S+ · sqlite:///\S+/\.mognet/kitchen\.db · node \d+@\S+ · 7 slots", first)
         assert str(tmp_path / ".mognet" / "kitchen.db") in first
-        assert second == "5 tasks · 1 queue: tasks"
+        assert second == "6 tasks · 1 queue: tasks"
         assert re.fullmatch(r"ready in \d+\.\d\d s — Ctrl-C stops it gently", third)
         worker.send_signal(signal.SIGINT)
         assert until(worker, "stopped")[0] == "SIGINT: stopping"
