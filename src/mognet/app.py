@@ -154,6 +154,8 @@ class App(Acting):
             if worker is None:
                 return
             await self._middleware.call("on_app_started", self)
+            if self._engine is None:  # a hook has closed the app
+                return
             if begin is not None:
                 begin(worker)
             await worker.run()
@@ -200,7 +202,9 @@ class App(Acting):
 
         What still runs then is cancelled and handed back: SUSPENDED, to be run again, not counted as a crash.
         """
-        if self.worker is not None:
+        if self.worker is not None and self._starter is asyncio.current_task():  # a hook, which the worker itself waits for
+            self.worker.begin_to_stop()
+        elif self.worker is not None:
             await self.worker.stop(grace.total_seconds() if isinstance(grace, timedelta) else grace)
 
     async def close(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Unpack
 from uuid import UUID
 
-from mognet.codec import ErrorInfo, dump_metadata, load_error, loads, shown_key
+from mognet.codec import ErrorInfo, dump_metadata, loads, shown_key
 from mognet.engine import METADATA, Engine
 from mognet.entries import LogEntry, read_entry
+from mognet.events import read_error
 from mognet.exceptions import InvalidCursor, InvalidMetadata, ResultLost, ResultValueLost
 from mognet.finding import Filters, Indexes, Order, long_values, name_groups, read_after, read_by, read_filters, read_order, sort_groups
 from mognet.outcomes import merge_metadata, set_progress, set_ttl
@@ -89,12 +89,7 @@ class ResultBackend:
 
     async def read_error(self, record: Record, data: bytes | None = None) -> ErrorInfo | None:
         """The error of a job that failed."""
-        if data is None:
-            data = await self._engine.value(record.id)
-        if data is not None:
-            with suppress(ValueError):
-                return load_error(data)
-        return None
+        return read_error(await self._engine.value(record.id) if data is None else data)
 
     async def get_metadata(self, id: UUID | str) -> dict[str, Any]:
         """The job's metadata as it is now. Raises :class:`ResultLost`."""

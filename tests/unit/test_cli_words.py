@@ -112,7 +112,7 @@ class TestLabels:
             Label("{nope}")
 
     def test_stored_braces_are_no_fields(self) -> None:
-        assert Label("{name}").of(result(name="{id}\x1b[0m")) == "{id}[0m"
+        assert Label("{name}").of(result(name="{id}\x1b[0m")) == "{id}"
 
 
 class Dish(BaseModel):
