@@ -27,6 +27,7 @@ from servers.places import on_every_engine
 from system.processes import jobs, raw
 from system.processes.crew import Crew, Ledger, Member
 from system.processes.jobs import insist
+from system.processes.onlookers import Onlookers
 
 SECONDS = float(os.environ.get("MOGNET_CHAOS_SECONDS", "12"))
 SEED = int(os.environ.get("MOGNET_CHAOS_SEED", random.randrange(10**6)))
@@ -79,6 +80,7 @@ class Chaos:
         self.changed_ends: list[tuple[Record, Record]] = []
         self.faults: list[Fault] = []
         self.back: list[tuple[float, str, str]] = []
+        self.onlookers = Onlookers(app, self.random, self.submit)
 
     def leave(self) -> None:
         """Wait for nothing any more."""
@@ -101,6 +103,7 @@ class Chaos:
                 tree = await self.submit(self.app.create_request(jobs.spawn, children, 0.05))
                 self.trees[tree.id] = children
                 self.waiters.append(asyncio.create_task(self.wait(tree)))
+                self.waiters.append(asyncio.create_task(self.onlookers.watch_tree(tree.id)))
                 if self.random.random() < 0.3:
                     await asyncio.sleep(self.random.uniform(0, 0.15))
                     await self.revoke(tree.id)
@@ -110,6 +113,7 @@ class Chaos:
                 late = await self.submit(request)
                 self.submitted[late.id] = 0
                 self.waiters.append(asyncio.create_task(self.wait(late)))
+                self.waiters.append(asyncio.create_task(self.onlookers.watch_one(late.watch())))
                 await self.revoke(late.id)
             await asyncio.sleep(self.random.uniform(0, 0.3))
 
@@ -175,7 +179,7 @@ class Chaos:
             self.faults.append(Fault(kind, target, began, time.monotonic()))
             if part:
                 await self.goes_on(kind, part)
-        self.over = True
+        self.over = self.onlookers.over = True
 
     async def break_worker(self, kind: str) -> int:
         victim: Member = self.random.choice(self.members)
@@ -236,11 +240,14 @@ async def test_chaos(crew: Crew, ledger: Ledger) -> None:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(crew.place.behind_proxies())
         app = await stack.enter_async_context(crew.place.app())
+        other = await stack.enter_async_context(crew.place.app())
         chaos = Chaos(crew, app)
+        looking_on = chaos.onlookers
         stack.callback(chaos.leave)
         async with asyncio.TaskGroup() as group:
-            for part in (chaos.break_things(), chaos.produce(), chaos.meddle()):
+            for part in (chaos.break_things(), chaos.produce(), chaos.meddle(), looking_on.watch_all(), looking_on.act()):
                 group.create_task(part)
+            group.create_task(looking_on.rebuild(other))
         try:
             async with asyncio.timeout(40):
                 await asyncio.gather(*chaos.waiters)  # I12: every waiter has its answer
@@ -249,7 +256,11 @@ async def test_chaos(crew: Crew, ledger: Ledger) -> None:
             pytest.fail(f"{len(left)} jobs do not end: {await app.engine.get(left[:5])}")
         await settled(app)
         await chaos.look(list(chaos.submitted))
-        Check(chaos, ledger, await swept(crew)).all()
+        store = await swept(crew)
+        Check(chaos, ledger, store).all()
+        await looking_on.catch_up(store.rows)
+        await looking_on.check_indexes(store.rows)
+        assert not looking_on.wrong, "\n".join(looking_on.wrong)
 
 
 async def swept(crew: Crew) -> raw.Store:
