@@ -190,7 +190,10 @@ class Acting(AppFace):
             raise _unfit(record)
         body = await self.engine.body(record.id)
         if body is None:
-            raise NotRetryable(record.id, "what it was called with is not kept any more")
+            (now,) = await self.engine.get([record.id])  # it may have gone, or have run again, just now
+            if now is None:
+                raise ResultLost(record.id)
+            raise NotRetryable(record.id, "what it was called with is not kept any more") if now.state in FAILED else _unfit(now)
         try:
             call = load_call(body)
         except ValueError as error:

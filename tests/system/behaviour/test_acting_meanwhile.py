@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from mognet import App, Result
-from mognet.exceptions import ConnectionError
+from mognet.exceptions import ConnectionError, NotRetryable, ResultLost
 from mognet.outcomes import Change
 from mognet.records import Record
 from mognet.states import FINAL, ResultState
@@ -81,6 +81,34 @@ async def test_two_who_saw_the_same_end_make_it_run_once(lab: Lab, app: App, man
     await failing.ended(result, 2)
     await app.retry(result.id)
     await failing.ended(result, 3)
+
+
+@pytest.mark.parametrize("fate", ["deleted", "succeeded"])
+async def test_what_is_retried_just_when_it_goes(app: App, fate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error tells what has become of it."""
+    runs = []
+
+    @app.task
+    async def f() -> int:
+        runs.append(1)
+        return 1 // (len(runs) - 1)
+
+    result = await app.submit(f)
+    await state_is(result, "FAILURE")
+    body, again = app.engine.body, app.retry
+
+    async def change_before(id: UUID) -> bytes | None:
+        monkeypatch.setattr(app.engine, "body", body)
+        if fate == "deleted":
+            await app.engine.delete([id])
+        else:
+            await again(id)
+            await state_is(result, "SUCCESS")
+        return await body(id)
+
+    monkeypatch.setattr(app.engine, "body", change_before)
+    with pytest.raises(ResultLost if fate == "deleted" else NotRetryable, match="" if fate == "deleted" else "it succeeded"):
+        await app.retry(result.id)
 
 
 async def test_what_runs_again_is_not_deleted_as_failed(app: App, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

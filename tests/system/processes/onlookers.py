@@ -90,6 +90,12 @@ class Onlookers:
             if not event.done:
                 self.wrong.append(f"the watch of tree {id} ended before {event}")
 
+    def check_trees(self, rows: dict[str, Row]) -> None:
+        for id, row in rows.items():
+            tree = self.trees.get(UUID(row.parent)) if row.parent is not None else None
+            if tree is not None and UUID(id) not in tree:
+                self.wrong.append(f"job {id} of tree {row.parent} was not told: {row}")
+
     async def watch_one(self, watch: Watch) -> None:
         event = None
         async for event in watch:
