@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from mognet.acting import Acting
 from mognet.backend import ResultBackend, job_id
-from mognet.backoff import Backoff
+from mognet.backoff import Backoff, pause_after
 from mognet.client import Client, create_request
 from mognet.config import AppConfig, default_url, resolve
 from mognet.config_legacy import Place, place_of
@@ -188,7 +188,7 @@ class App(Acting):
                 return await self.connect()
             except ConnectionError as error:
                 failures += 1
-                delay = _RECONNECT.delay(failures)
+                delay = pause_after(error, failures, _RECONNECT)
                 _log.warning("cannot connect, trying again in %.1f s: %s", delay, error)
                 lookout = lookout or self._open_engine()
                 if await until_back(lookout, delay):
