@@ -230,6 +230,7 @@ class Chaos:
 
 
 @on_every_engine
+@pytest.mark.timeout(SECONDS + 180)
 async def test_chaos(crew: Crew, ledger: Ledger) -> None:
     print(f"seed {SEED}")
     crew.settings |= {
