@@ -172,6 +172,23 @@ async def test_a_server_that_was_emptied(url: str, server: Redis) -> None:
         assert await found(other, wants("tenant", 1)) == 0
 
 
+async def test_a_server_that_was_emptied_is_told_again_what_to_index(url: str, server: Redis) -> None:
+    """By whoever works with it first."""
+    async with RedisEngine(url) as engine, RedisEngine(url) as other:
+        await engine.declare(["user"])
+        await engine.declare(["tenant"])
+        await other.submit([make_job(metadata=dumps({"user": 1}))])
+        server.flushall()
+        await engine.submit([make_job(metadata=dumps({"user": 1}))])
+        await other.submit([make_job(metadata=dumps({"user": 1}))])
+        assert await other.declare(["tenant", "user"]) == {"tenant", "user"}
+        assert server.zcard("mognet:{app}:has:1") + server.zcard("mognet:{app}:has:2") == 2
+        assert await found(engine, wants("user", 1)) == 2
+        await other.declare(["user"], only=True)
+        await engine.submit([make_job(metadata=dumps({"user": 1, "tenant": 1}))])
+        assert set(engine._indexing.paths.numbers) == {"user"}
+
+
 # --- changes
 
 
