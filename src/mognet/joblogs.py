@@ -49,6 +49,8 @@ class Book:
         """Held while lines are on their way, so that later ones do not overtake them, nor the job's end."""
         self.sent: list[bytes] = []
         """Lines on their way; if the way broke, it is not known whether they have been written."""
+        self.going: asyncio.Future[None] | None = None
+        """Done when it is known, or not, what has become of them."""
         self._lines: deque[bytes] = deque(maxlen=keep)
         self._printed = ""
         self._lock = threading.Lock()
@@ -120,12 +122,15 @@ class JobLogs:
 
     async def _send(self, book: Book, *, all: bool = False) -> None:
         """Write what there is, beginning with what a broken way has left in doubt."""
+        if book.going is not None:  # who sent them was stopped, or told of an error
+            await asyncio.wait([book.going])
         if book.sent and await self._is_written(book):
             book.sent = []
         book.sent = [*book.sent, *book.take(all=all)][-self._keep :]
         if book.sent:
-            await self._pages.add((book.token, book.sent))
-            book.sent = []
+            book.going = self._pages.add((book.token, book.sent))
+            await asyncio.shield(book.going)
+            book.sent, book.going = [], None
 
     async def _is_written(self, book: Book) -> bool:
         kept = [line.text for line in await self._engine.logs(book.token.id)]
@@ -158,9 +163,6 @@ class JobLogs:
         async with book.writing:
             try:
                 await self._send(book)
-            except asyncio.CancelledError:
-                book.sent = []  # they go all the same
-                raise
             except MognetError as error:
                 _log.debug("log lines cannot be written yet: %s", error)
             except Exception:  # an engine's bug must not end the keeping of all other jobs' lines

@@ -156,7 +156,7 @@ class Onlookers:
                 await app.engine.declare(some, only=self.random.random() < 0.2)
                 while (await app.engine.reindex(limit=self.random.choice([1, 7, 100]))).left:
                     pass
-        await asyncio.sleep(self.random.uniform(0, 0.2))
+        await asyncio.sleep(self.random.uniform(0, 0.6))
 
     async def check_indexes(self, rows: dict[str, Row]) -> None:
         """What is found by an index is what is there."""
