@@ -97,11 +97,9 @@ class Onlookers:
                 self.wrong.append(f"job {id} of tree {row.parent} was not told: {row}")
 
     async def watch_one(self, watch: Watch) -> None:
-        event = None
-        async for event in watch:
-            pass
-        if event is None or not event.done:
-            self.wrong.append(f"the watch of one job ended with {event}")
+        events = [event async for event in watch]
+        if not events or not events[-1].done:
+            self.wrong.append(f"the watch of one job told {events}")
 
     # acting on many
 
