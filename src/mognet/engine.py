@@ -151,12 +151,15 @@ class Engine(Protocol):
         Metadata that would grow beyond ``change.max_metadata`` raises :class:`mognet.exceptions.InvalidMetadata`, and nothing
         changes. SUSPENDED and RUNNING (with a token) raise ``stops`` and ``starts``; in the state already, nothing changes.
         With ``change.body`` it is a rerun: it changes FAILURE, REVOKED and INVALID records (if ``unless`` lets it) and no others,
-        and never a tombstone.
+        never a tombstone, and with ``change.ended`` only one whose ``finished`` is that.
         """
         ...
 
-    async def delete(self, ids: Collection[UUID]) -> int:
-        """Delete records with value, notes and place in line; answer how many there were. Their tokens are void."""
+    async def delete(self, ids: Collection[UUID], *, states: Collection[ResultState] = ()) -> int:
+        """Delete records with value, notes and place in line; answer how many there were. Their tokens are void.
+
+        ``states``: only those that are in one of these at that moment; none: in any.
+        """
         ...
 
     def search(self, query: Query) -> AsyncIterator[Record]:

@@ -96,8 +96,8 @@ class GuardedEngine:
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
         return await self._repeat("update", lambda: self._engine.update(id, change, unless=unless))
 
-    async def delete(self, ids: Collection[UUID]) -> int:
-        return await self._repeat("delete", lambda: self._engine.delete(ids))
+    async def delete(self, ids: Collection[UUID], *, states: Collection[ResultState] = ()) -> int:
+        return await self._repeat("delete", lambda: self._engine.delete(ids, states=states))
 
     async def search(self, query: Query) -> AsyncIterator[Record]:
         records = self._engine.search(query)

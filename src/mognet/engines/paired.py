@@ -198,8 +198,8 @@ class Paired:
             self._turns.look_at = 0.0
         return record
 
-    async def delete(self, ids: Collection[UUID]) -> int:
-        return await self.store.delete(ids)
+    async def delete(self, ids: Collection[UUID], *, states: Collection[ResultState] = ()) -> int:
+        return await self.store.delete(ids, states=states)
 
     def search(self, query: Query) -> AsyncIterator[Record]:
         return self.store.search(query)
