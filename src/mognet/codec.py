@@ -103,7 +103,9 @@ def dump_metadata(metadata: dict[str, Any], *, limit: int | None = None) -> byte
     data = (_dump_label(metadata) if len(metadata) == 1 else _dump_plain(metadata)) or _dump_by_key(metadata)
     if limit is not None and len(data) > limit:
         largest = max(metadata, key=lambda key: len(_dump_item(key, metadata[key])))
-        raise InvalidMetadata(f"metadata of {len(data)} bytes is more than max_metadata_size={limit}; the largest key is {largest!r}")
+        raise InvalidMetadata(
+            f"metadata of {len(data)} bytes is more than max_metadata_size={limit}; the largest key is {shown_key(largest)!r}"
+        )
     return data
 
 
@@ -150,6 +152,11 @@ def _dump_by_key(metadata: dict[str, Any]) -> bytes:
     return b"{" + b",".join([b"%b:%b" % (_dump_key(key), _dump_item(key, value)) for key, value in metadata.items()]) + b"}"
 
 
+def shown_key(key: str) -> str:
+    """A key of metadata as an error names it."""
+    return key if len(key) <= 100 else f"{key[:99]}…"
+
+
 def merge_metadata(old: bytes, new: bytes, limit: int | None = None) -> bytes:
     """The JSON object ``old`` with the keys of ``new`` put over it. :class:`InvalidMetadata` if it is more than ``limit`` bytes."""
     if new == b"{}":
@@ -188,7 +195,7 @@ def _finite(data: bytes) -> object:
     try:
         return from_json(data, allow_inf_nan=False)
     except ValueError:
-        raise ValueError("it holds NaN or an infinity, which JSON does not know") from None
+        raise ValueError("it holds NaN or an infinity, which JSON does not know, or a number with too many digits") from None
 
 
 def _check_text(value: str) -> None:
