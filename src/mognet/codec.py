@@ -135,7 +135,7 @@ def _dump_plain(metadata: dict[str, Any]) -> bytes | None:
         data = to_json(metadata)  # refuses half surrogates and cycles
         if _BACKSLASH in data and _NUL in data:
             return None
-        for key in metadata:
+        for key in metadata:  # noqa: PLC0206 - pairs would take longer
             if type(key) is not str or (type(metadata[key]) is not str and type(metadata[key]) not in _PLAIN):
                 break
         else:
