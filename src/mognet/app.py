@@ -19,7 +19,7 @@ from mognet.config import AppConfig, default_url, resolve
 from mognet.config_legacy import Place, place_of
 from mognet.context import Context
 from mognet.control import CONTROL, NodeStatus, QueueStats, StatusQuery, write
-from mognet.engine import Engine, OpenEngine, until_back
+from mognet.engine import Engine, OpenEngine, check_login, until_back
 from mognet.engines import engine_factory
 from mognet.engines.guarded import GuardedEngine
 from mognet.exceptions import ImproperlyConfigured, NotConnected, QueueNotFound
@@ -171,6 +171,7 @@ class App(Acting):
             self._started = True
             await self._middleware.call("on_app_starting", self)
             await self._connect_patiently()
+            await check_login(self._connected()[0])
         except asyncio.CancelledError:
             if not self._given_up:
                 raise
@@ -374,11 +375,13 @@ class App(Acting):
         # What is due is claimed first: then no worker can have begun it when it is deleted.
         while claims := await engine.claim(self.config.node_id, [queue], PURGE_BATCH, lease=PURGE_LEASE):
             purged += await engine.delete([claim.token.id for claim in claims])
+        # Of the others some may come due and begin just now; those stay.
+        waiting = frozenset({ResultState.PENDING, ResultState.SUSPENDED})
         pending = Query(queue=queue, states=frozenset({ResultState.PENDING}), limit=PURGE_BATCH)
         handed_back = Query(queue=queue, in_line=True, limit=PURGE_BATCH)
         for query in (pending, handed_back):
             while ids := [record.id async for record in engine.search(query)]:
-                purged += await engine.delete(ids)
+                purged += await engine.delete(ids, states=query.states or waiting)
         return purged
 
     async def purge_control_queue(self) -> int:

@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Any, Unpack
 from uuid import UUID
 
-from mognet.codec import ErrorInfo, dump_metadata, loads
+from mognet.codec import ErrorInfo, dump_metadata, loads, shown_key
 from mognet.engine import METADATA, Engine
 from mognet.entries import LogEntry, read_entry
 from mognet.events import read_error
-from mognet.exceptions import InvalidCursor, ResultLost, ResultValueLost
+from mognet.exceptions import InvalidCursor, InvalidMetadata, ResultLost, ResultValueLost
 from mognet.finding import Filters, Indexes, Order, long_values, name_groups, read_after, read_by, read_filters, read_order, sort_groups
 from mognet.outcomes import merge_metadata, set_progress, set_ttl
 from mognet.records import Query, Record, Token
@@ -108,7 +108,11 @@ class ResultBackend:
         """Merge keys; with a token, only while it holds the job. False: no such job, or the token is stale."""
         data = dump_metadata(metadata, limit=self._max_metadata_size)
         change = merge_metadata(data, token, limit=self._max_metadata_size)
-        return await self._engine.update(job_id(id), change, unless=()) is not None
+        try:
+            return await self._engine.update(job_id(id), change, unless=()) is not None
+        except InvalidMetadata as error:  # with what is there already, it is too much
+            largest = max(metadata, key=lambda key: len(dump_metadata({key: metadata[key]})))
+            raise InvalidMetadata(f"{error}; of what was to be set, the largest key is {shown_key(largest)!r}") from None
 
     async def logs(self, id: UUID | str, *, after: int = 0) -> list[LogEntry]:
         """What the job has logged, oldest first, as far as it is kept (``AppConfig.keep_logs``); entries numbered above ``after``."""

@@ -250,10 +250,9 @@ class Context(Calling["Context"]):
                 self._reporter.stop()
         return self._reporter
 
-    async def end_progress(self, *, write: bool) -> None:
-        """Called when the outcome of the attempt is known, before it is stored."""
-        if self._reporter is not None:
-            await self._reporter.close(write=write)
+    async def end_progress(self, *, write: bool) -> bool:
+        """Called when the outcome of the attempt is known, before it is stored. False: what was said last could not be written yet."""
+        return self._reporter is None or await self._reporter.close(write=write)
 
     def call_threadsafe(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """For ``def`` tasks: run a coroutine on the app's event loop, and give its result.

@@ -25,6 +25,7 @@ from mognet.keeper import LeaseKeeper
 from mognet.logs import install, mark_logs
 from mognet.middleware import MiddlewareStack
 from mognet.outcomes import Again, Outcome, released
+from mognet.progress import EVERY
 from mognet.records import Claim, Record, Signal, Token
 from mognet.registry import TaskRegistry
 from mognet.runner import Attempt, Runner, Stop
@@ -330,7 +331,11 @@ class Worker:
             if self._config.keep_logs:
                 await self._logs.close()
             if attempt.context is not None:
-                await attempt.context.end_progress(write=outcome is not None)
+                # Where the engine cannot be reached, the job's end would have to wait as well.
+                while not await attempt.context.end_progress(write=outcome is not None) and not self._stopping.is_set():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(EVERY):
+                            await self._stopping.wait()
         except asyncio.CancelledError:  # by what the task has left behind, or by the end of the loop
             _log.debug("the last words of %s are cut short", attempt)
         except Exception:

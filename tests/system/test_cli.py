@@ -266,7 +266,7 @@ def test_a_closed_pipe_ends_quietly(start: Start, mognet: Mognet, environment: d
 
 
 def test_an_unreachable_engine(mognet: Mognet) -> None:
-    done = mognet("tasks", "list", "--url", "sqlite:////proc/nowhere/jobs.db")
+    done = mognet("submit", "cook", "dish=soup", "--url", "sqlite:////proc/nowhere/jobs.db")
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith("error: the engine cannot be reached: /proc/nowhere/jobs.db cannot be made")
     assert done.stderr.count("\n") == 1

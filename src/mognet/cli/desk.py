@@ -15,7 +15,7 @@ from mognet.app import App
 from mognet.cli.display import View, console, live
 from mognet.cli.failures import single
 from mognet.cli.keys import unechoed
-from mognet.cli.loading import load_app
+from mognet.cli.loading import check_store, load_app
 from mognet.cli.logsetup import set_up
 from mognet.cli.options import Options
 from mognet.cli.text import clean, json_text
@@ -175,10 +175,20 @@ class Desk:
         print(clean(text), file=sys.stderr, flush=True)
 
 
-def serve(options: Options, body: Callable[[Desk], Coroutine[Any, Any, int]], *, json: bool = False, poll: float | None = None) -> int:
-    """Load the app, connect it, and run the body of a command; its exit code."""
+def serve(
+    options: Options,
+    body: Callable[[Desk], Coroutine[Any, Any, int]],
+    *,
+    json: bool = False,
+    poll: float | None = None,
+    makes: bool = False,
+) -> int:
+    """Load the app, connect it, and run the body of a command; its exit code. ``makes``: it may make a store that is not there yet."""
     set_up(options, default_level="WARNING")
-    desk = Desk(load_app(options), options, json, poll)
+    app = load_app(options)
+    if not makes:
+        check_store(app)
+    desk = Desk(app, options, json, poll)
 
     async def connected() -> int:
         heard: list[int] = []

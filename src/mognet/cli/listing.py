@@ -125,7 +125,7 @@ def _columns(given: str | None) -> list[tuple[Column, _Cell]]:
         return [_COLUMNS[name] for name in _USUAL]
     words = [word for each in given.split(",") if (word := each.strip())]
     names = [word if word.startswith(METADATA) else _SAME.get(word.lower(), word.lower()) for word in words]
-    unknown = [name for name in names if name not in _COLUMNS and not name.startswith(METADATA)]
+    unknown = [name for name in names if name not in _COLUMNS and (name == METADATA or not name.startswith(METADATA))]
     if unknown or not names:
         known = f"{', '.join(_COLUMNS)}, {METADATA}KEY"
         raise CommandError(f"--columns: there is no column {', '.join(unknown) or given!r}; there are: {known}", USAGE)
