@@ -24,7 +24,7 @@ INDEXED = ("series", "step1", "label0")
 
 
 class Onlookers:
-    """They begin when they are entered, and go on until they are told that it is over."""
+    """They go on until they are told that it is over."""
 
     def __init__(self, app: App, random: random.Random, submit: Callable[..., Coroutine[Any, Any, Result[Any]]]) -> None:
         self.app = app
@@ -39,9 +39,12 @@ class Onlookers:
 
     # watching
 
+    async def begin(self) -> None:
+        """From now on all is to be told."""
+        self.cursor = await self.app.cursor()
+
     async def watch_all(self) -> None:
         """Come and go, each time with the last cursor."""
-        self.cursor = await insist(self.app.cursor)
         while not self.over:
             watch = self.app.watch(since=self.cursor)
             with suppress(TimeoutError):
