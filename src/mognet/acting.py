@@ -23,6 +23,7 @@ from mognet.records import Query, Record
 from mognet.registry import TaskRegistry
 from mognet.requests import Request
 from mognet.results import Result
+from mognet.scope import scope_trace, trace
 from mognet.states import FAILED, FINAL, ResultState
 from mognet.times import in_seconds
 
@@ -182,7 +183,8 @@ class Acting(AppFace):
             kwargs_repr=None if replaced else record.label,
             priority=record.priority,
         )
-        return await self.submit(request)
+        with trace(call.trace or scope_trace()):  # like its metadata, what the job has goes before what is in force here
+            return await self.submit(request)
 
     async def _call(self, record: Record, wish: _Wish) -> Call:
         """What a job is to be called with now. Raises :class:`NotRetryable`, :class:`InvalidTaskArguments`."""

@@ -19,7 +19,7 @@ from mognet.config import AppConfig, default_url, resolve
 from mognet.config_legacy import Place, place_of
 from mognet.context import Context
 from mognet.control import CONTROL, NodeStatus, QueueStats, StatusQuery, write
-from mognet.engine import Engine, OpenEngine, until_back
+from mognet.engine import Engine, OpenEngine, check_login, until_back
 from mognet.engines import engine_factory
 from mognet.engines.guarded import GuardedEngine
 from mognet.exceptions import ImproperlyConfigured, NotConnected, QueueNotFound
@@ -154,6 +154,8 @@ class App(Acting):
             if worker is None:
                 return
             await self._middleware.call("on_app_started", self)
+            if self._engine is None:  # a hook has closed the app
+                return
             if begin is not None:
                 begin(worker)
             await worker.run()
@@ -169,6 +171,7 @@ class App(Acting):
             self._started = True
             await self._middleware.call("on_app_starting", self)
             await self._connect_patiently()
+            await check_login(self._connected()[0])
         except asyncio.CancelledError:
             if not self._given_up:
                 raise
@@ -199,7 +202,9 @@ class App(Acting):
 
         What still runs then is cancelled and handed back: SUSPENDED, to be run again, not counted as a crash.
         """
-        if self.worker is not None:
+        if self.worker is not None and self._starter is asyncio.current_task():  # a hook, which the worker itself waits for
+            self.worker.begin_to_stop()
+        elif self.worker is not None:
             await self.worker.stop(grace.total_seconds() if isinstance(grace, timedelta) else grace)
 
     async def close(self) -> None:

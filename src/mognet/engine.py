@@ -310,3 +310,13 @@ async def until_back(engine: Engine | Broker, seconds: float) -> bool:
         await asyncio.sleep(seconds)
         return False
     return bool(await wait(seconds))
+
+
+async def check_login(engine: Engine | Broker) -> None:
+    """Have an engine that enters a server only when it needs it say now if that refuses the login.
+
+    By :class:`mognet.exceptions.ImproperlyConfigured`; a server that cannot be reached is no matter.
+    """
+    check = getattr(engine, "check_login", None)
+    if check is not None:
+        await check()

@@ -54,7 +54,7 @@ class Watch(AsyncIterator[Event]):
     def __init__(self, hub: Hub, want: Want, since: str | None) -> None:
         self._hub = hub
         self._box = Box(want, since)
-        self._memory = Memory()
+        self._memory = Memory(hub.read_value)
 
     def __aiter__(self) -> Self:
         return self
@@ -73,7 +73,11 @@ class Watch(AsyncIterator[Event]):
                     error, box.error = box.error, None
                     raise error
                 raise StopAsyncIteration
-            await self._hub.more(box)
+            await self.more()
+
+    async def more(self) -> None:
+        """Wait until there may be something to tell. May be cancelled."""
+        await self._hub.more(self._box)
 
     async def aclose(self) -> None:
         """Leave. Dropping the watch does the same."""
@@ -119,6 +123,10 @@ class Hub:
         identity = self.identity = await self._engine.identity()
         changes = await self._engine.changes(None)
         return Spot(changes.at).cursor(identity)
+
+    async def read_value(self, id: UUID) -> bytes | None:
+        """What a job has left: its value, or its error."""
+        return await self._engine.value(id)
 
     async def close(self) -> None:
         """End all watches."""

@@ -133,7 +133,7 @@ class Worker:
 
         A second call with a shorter grace shortens it. Returns when the worker has stopped.
         """
-        self._stopping.set()
+        self.begin_to_stop()
         seconds = self._config.shutdown_grace.total_seconds() if grace is None else grace
         if seconds > 0:
             with suppress(TimeoutError):
@@ -141,6 +141,10 @@ class Worker:
                     await self._stopped.wait()
         self._end_grace()
         await self._stopped.wait()
+
+    def begin_to_stop(self) -> None:
+        """Claim no more."""
+        self._stopping.set()
 
     @property
     def ready(self) -> bool:
