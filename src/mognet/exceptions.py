@@ -7,7 +7,8 @@
     ├── CouldNotSubmit
     │   └── InvalidMetadata            (also a ValueError)
     ├── ConnectionError                (also the built-in ConnectionError)
-    │   └── NotConnected
+    │   ├── NotConnected
+    │   └── ServerStarting
     ├── BrokerError
     │   └── QueueNotFound
     ├── ResultError

@@ -109,6 +109,8 @@ class Hub:
         self._look_at_top = 0.0
         self._rung = asyncio.Event()
         self._reading = asyncio.Lock()
+        self._turns = asyncio.Lock()
+        """Of those that catch up: one of them at a time stands in line for reading, so that the reader is never behind them all."""
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -218,7 +220,8 @@ class Hub:
 
     async def _catch_up(self, box: Box) -> None:
         """A page of changes, read by the watch itself; behind the last one, it goes live."""
-        async with self._reading:
+        async with self._turns, self._reading:
+            await asyncio.sleep(0)  # not every engine lets others have their turn
             start, top = box.spot._replace(walk=None), box.want.top
             try:
                 changes = await self._engine.changes(start.at, box.want.query, limit=PAGE)

@@ -384,7 +384,7 @@ def test_a_done_signal_carries_record_and_value(record: Record, value: bytes | N
 
 
 def test_what_is_refused_is_named_in_short() -> None:
-    with pytest.raises(InvalidMetadata, match="key 'n' cannot be stored: .* or a number with too many digits"):
+    with pytest.raises(InvalidMetadata, match=r"key 'n' cannot be stored: .* or a number with too many digits"):
         dump_metadata({"n": 10**5000})
     with pytest.raises(InvalidMetadata, match="the largest key is 'kkk") as error:
         dump_metadata({"k" * 20_000: 1}, limit=1000)

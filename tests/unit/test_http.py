@@ -121,8 +121,11 @@ def test_only_named_and_plain_keys_go_out() -> None:
         {"baggage": {"a=b"}},
         {"baggage": "tenant"},
         {"baggage": [5]},
-    ]
-    + [{"headers": "X-Tenant"}, {"headers": ["X-Tenant"]}, {"headers": {5: "x"}}, {"headers": {"": "x"}}],
+        {"headers": "X-Tenant"},
+        {"headers": ["X-Tenant"]},
+        {"headers": {5: "x"}},
+        {"headers": {"": "x"}},
+    ],
 )
 def test_bad_names_are_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(ImproperlyConfigured):

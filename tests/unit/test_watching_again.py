@@ -332,3 +332,35 @@ async def test_who_comes_while_the_reader_lags_behind_is_let_in(monkeypatch: pyt
         assert (await take(hub.watch(second.id, None, None, None))).id == second.id
         waiting.cancel()
         await asyncio.wait([waiting])
+
+
+class Slow(MemoryEngine):
+    """One whose readings of changes take a while, and are counted."""
+
+    reads = 0
+
+    async def changes(self, since: str | None, query: Query = Query(), *, limit: int = 1000) -> Changes:  # noqa: B008
+        self.reads += 1
+        await asyncio.sleep(0.002)
+        return await super().changes(since, query, limit=limit)
+
+
+async def test_a_crowd_that_comes_back_holds_up_nobody_who_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
+    engine = Slow()
+    async with opened(engine) as hub:
+        cursor = await hub.cursor()
+        await engine.submit([job()])
+        live = hub.watch(None, None, {"here": True}, None)
+        waiting = asyncio.create_task(take(live))
+        while not hub._live.boxes:  # noqa: ASYNC110 - a moment
+            await asyncio.sleep(0.001)
+        crowd = [asyncio.create_task(take(hub.watch(None, None, None, cursor), 30.0)) for _ in range(200)]
+        while engine.reads < 50:  # noqa: ASYNC110 - until they are at it
+            await asyncio.sleep(0.001)
+        new = job(metadata=b'{"here":true}')
+        await engine.submit([new])
+        before = engine.reads
+        assert (await waiting).id == new.id
+        assert engine.reads - before < 20
+        assert len(await asyncio.gather(*crowd)) == 200

@@ -216,6 +216,7 @@ def _heeding(heard: list[int]) -> Iterator[None]:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def hear(number: int) -> None:
+        loop.remove_signal_handler(number)  # a second one ends the process at once
         heard.append(number)
         if task is not None:
             task.cancel()

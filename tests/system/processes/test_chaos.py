@@ -247,6 +247,7 @@ async def test_chaos(crew: Crew, ledger: Ledger) -> None:
         chaos = Chaos(crew, app)
         looking_on = chaos.onlookers
         stack.callback(chaos.leave)
+        await looking_on.begin()
         async with asyncio.TaskGroup() as group:
             for part in (chaos.break_things(), chaos.produce(), chaos.meddle(), looking_on.watch_all(), looking_on.act()):
                 group.create_task(part)
