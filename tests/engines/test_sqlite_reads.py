@@ -158,6 +158,7 @@ async def test_a_read_that_fails_leaves_nothing_open(path: Path) -> None:
 
 @pytest.mark.parametrize("newest_first", [True, False])
 @pytest.mark.parametrize("chunk", [3, 500])
+@pytest.mark.parametrize("tail", [0, 20])
 @pytest.mark.parametrize(
     ("tenants", "way"),
     [
@@ -168,7 +169,7 @@ async def test_a_read_that_fails_leaves_nothing_open(path: Path) -> None:
     ],
 )
 async def test_running_jobs_of_a_label(
-    path: Path, monkeypatch: pytest.MonkeyPatch, tenants: list[str], way: str, chunk: int, newest_first: bool
+    path: Path, monkeypatch: pytest.MonkeyPatch, tenants: list[str], way: str, chunk: int, newest_first: bool, tail: int
 ) -> None:
     """The same are found, in their order, whichever index is gone through, page by page, for as many as are asked for."""
     monkeypatch.setattr(search, "CHUNK", chunk)
@@ -177,6 +178,8 @@ async def test_running_jobs_of_a_label(
         await other.declare({"tenant"})
         jobs = [make_job("few" if number % 5 == 0 else "many") for number in range(150)]
         await engine.submit(jobs)
+        assert engine._writer is not None
+        await engine._writer.put(labels.catch_up(1, len(jobs) - tail))
         await other.submit(jobs)
         await other.claim("node", ["q"], 20, lease=60.0)
         claims = await engine.claim("node", ["q"], 20, lease=60.0, ids={job.id for job in jobs[::7]})
