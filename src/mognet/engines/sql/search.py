@@ -84,7 +84,7 @@ _HELD = frozenset({ResultState.RUNNING, ResultState.SUSPENDED})
 MOST_LABELS = 400
 """Values whose ranges one statement merges; SQLite's limit for compound statements is 500."""
 
-MOST_HINTS = 8
+MOST_HINTS = 16
 """Values whose texts are looked for in metadata, before it is read."""
 
 TABLE, ROWS, LABELS, TAIL = "job NOT INDEXED", "job", "label", "job AS tail NOT INDEXED"
@@ -226,7 +226,7 @@ def _looked_at(wanted: Wanted) -> Condition:
 
     Most that do not are told by their text, without being read: without a backslash in it, the text of a string in JSON is the string.
     """
-    text = json.dumps([(wanted.path, sorted(label.decode() for label in wanted.labels))])
+    text = json.dumps([wanted.path, sorted(label.decode() for label in wanted.labels)])
     exact = Condition("has_metadata(metadata, ?)", (text,))
     if not 0 < len(wanted.labels) <= MOST_HINTS or not all(map(_is_literal, wanted.labels)):
         return exact

@@ -208,6 +208,15 @@ def in_blocks(rows: Sequence[Row]) -> Iterator[tuple[int, Row]]:
             start += size
 
 
+def flat_blocks(values: Sequence[object], width: int) -> Iterator[tuple[int, Sequence[object]]]:
+    """The same of rows of this width that stand one behind the other."""
+    start = 0
+    for size in sql.SIZES:
+        while len(values) - start >= size * width:
+            yield size, values[start : start + size * width]
+            start += size * width
+
+
 def id_list(ids: Collection[UUID]) -> tuple[int, bytes]:
     """Ids as statements take them: how many, and their bytes."""
     return len(ids), b"".join([id.bytes for id in ids])

@@ -32,7 +32,9 @@ ON CONFLICT (app, id) DO NOTHING"""
 
 
 _INSERT = _insert("metadata, label, latest, late_ttl", "?11, ?12, ?13, ?14")
-_INSERT_BARE = _insert("metadata", "x'7b7d'")  # values that are bound cost more than those that are not there
+# Values that are bound cost more than those that are not there.
+_INSERT_PLAIN = _insert("metadata", "?11")
+_INSERT_BARE = _insert("metadata", "x'7b7d'")
 
 
 def add(session: Session, job: Job) -> bool:
@@ -45,8 +47,8 @@ def add(session: Session, job: Job) -> bool:
 def _put(session: Session, job: Job) -> bool:
     now, seq = session.clock(), session.tip + 1
     row = (session.app, seq, session.paths_version, job.id.bytes, job.priority, job.queue, now + job.delay, now, job.name, job.body)
-    if job.label is None and job.latest is None and job.metadata == NO_METADATA:
-        cursor = session.cursor.execute(_INSERT_BARE, row)
+    if job.label is None and job.latest is None:
+        cursor = session.cursor.execute(*((_INSERT_BARE, row) if job.metadata == NO_METADATA else (_INSERT_PLAIN, (*row, job.metadata))))
     else:
         full = (*row, job.metadata, job.label, job.latest, None if job.latest is None else job.ttl)
         cursor = session.cursor.execute(_INSERT, full)
