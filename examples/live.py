@@ -153,10 +153,8 @@ async def tell(labels: dict[str, Any], since: str | None) -> AsyncIterator[str]:
 async def row(job: Result[Any] | Event) -> dict[str, Any]:
     """What the page shows of a job."""
     shown = {key: value for key, value in job.to_dict().items() if key in ("id", "state", "progress", "metadata")}
-    if job.state in ("FAILURE", "INVALID"):
-        result = await app.result_backend.get(job.id)
-        error = None if result is None else await result.value.get_error()
-        shown["error"] = None if error is None else error.message
+    if (error := await job.error()) is not None:
+        shown["error"] = error.message
     return shown
 
 

@@ -23,6 +23,7 @@ from mognet.records import Query, Record
 from mognet.registry import TaskRegistry
 from mognet.requests import Request
 from mognet.results import Result
+from mognet.scope import scope_trace, trace
 from mognet.states import FAILED, FINAL, ResultState
 from mognet.times import in_seconds
 
@@ -86,17 +87,21 @@ class Acting(AppFace):
     async def revoke_many(self, **filters: Unpack[Filters]) -> int:
         """Revoke the unfinished jobs that match (:class:`mognet.finding.Filters`), with all under them; how many matched.
 
+        With ``state``, one that is in no such state any more when its turn comes is left alone.
+
         May be stopped and repeated, as all that deals with many. Raises :class:`InvalidQuery`, also if there is no filter.
         """
+        query = _narrowed(_query("revoke_many", filters), _UNFINISHED)
+        others = frozenset(ResultState) - (query.states if query is not None else _UNFINISHED)
 
         async def act(record: Record) -> bool:
             client = self._connected_client()
             try:
-                return (await client.revoke(record.id, tombstone=False)).revoked
+                return (await client.revoke(record.id, tombstone=False, unless=others)).revoked
             except ResultLost:
                 return False
 
-        return await self._each(_narrowed(_query("revoke_many", filters), _UNFINISHED), act)
+        return await self._each(query, act)
 
     async def retry_many(self, *, as_new: bool = False, delay: float | timedelta | None = None, **filters: Unpack[Filters]) -> int:
         """Run the jobs once more that match (:class:`mognet.finding.Filters`) and ended FAILURE or INVALID; how many will run.
@@ -142,11 +147,12 @@ class Acting(AppFace):
     async def delete_many(self, **filters: Unpack[Filters]) -> int:
         """Delete the jobs that match (:class:`mognet.finding.Filters`), and no others, whatever their state; how many.
 
-        One that runs is stopped. Raises :class:`InvalidQuery`, also if there is no filter.
+        One that runs is stopped; with ``state``, one that is in no such state any more when its turn comes is left alone.
+        Raises :class:`InvalidQuery`, also if there is no filter.
         """
-        count = 0
-        async for records in self._pages(_query("delete_many", filters)):
-            count += await self.engine.delete([record.id for record in records])
+        query, count = _query("delete_many", filters), 0
+        async for records in self._pages(query):
+            count += await self.engine.delete([record.id for record in records], states=query.states)
         return count
 
     # one job
@@ -154,10 +160,11 @@ class Acting(AppFace):
     async def _rerun(self, record: Record, wish: _Wish) -> Record:
         call = (await self._call(record, wish))._replace(latest=None)
         body = write_call(record.name or "", call, limit=self.config.max_message_size)
-        now = await self.engine.update(record.id, rerun(body, delay=wish.delay), unless=())
+        # For the end that was seen only: if the job has run again since, by this or by somebody else's doing, that was what is wanted.
+        now = await self.engine.update(record.id, rerun(body, delay=wish.delay, ended=record.finished), unless=())
         if now is None:
             raise ResultLost(record.id)
-        if now.done:
+        if now.done and now.finished == record.finished:
             raise _unfit(now)
         return now
 
@@ -176,7 +183,8 @@ class Acting(AppFace):
             kwargs_repr=None if replaced else record.label,
             priority=record.priority,
         )
-        return await self.submit(request)
+        with trace(call.trace or scope_trace()):  # like its metadata, what the job has goes before what is in force here
+            return await self.submit(request)
 
     async def _call(self, record: Record, wish: _Wish) -> Call:
         """What a job is to be called with now. Raises :class:`NotRetryable`, :class:`InvalidTaskArguments`."""
@@ -184,7 +192,10 @@ class Acting(AppFace):
             raise _unfit(record)
         body = await self.engine.body(record.id)
         if body is None:
-            raise NotRetryable(record.id, "what it was called with is not kept any more")
+            (now,) = await self.engine.get([record.id])  # it may have gone, or have run again, just now
+            if now is None:
+                raise ResultLost(record.id)
+            raise NotRetryable(record.id, "what it was called with is not kept any more") if now.state in FAILED else _unfit(now)
         try:
             call = load_call(body)
         except ValueError as error:

@@ -13,13 +13,13 @@ from uuid import UUID, uuid4
 
 from mognet.acting import Acting
 from mognet.backend import ResultBackend, job_id
-from mognet.backoff import Backoff
+from mognet.backoff import Backoff, pause_after
 from mognet.client import Client, create_request
 from mognet.config import AppConfig, default_url, resolve
 from mognet.config_legacy import Place, place_of
 from mognet.context import Context
 from mognet.control import CONTROL, NodeStatus, QueueStats, StatusQuery, write
-from mognet.engine import Engine, OpenEngine, until_back
+from mognet.engine import Engine, OpenEngine, check_login, until_back
 from mognet.engines import engine_factory
 from mognet.engines.guarded import GuardedEngine
 from mognet.exceptions import ImproperlyConfigured, NotConnected, QueueNotFound
@@ -154,6 +154,8 @@ class App(Acting):
             if worker is None:
                 return
             await self._middleware.call("on_app_started", self)
+            if self._engine is None:  # a hook has closed the app
+                return
             if begin is not None:
                 begin(worker)
             await worker.run()
@@ -169,6 +171,7 @@ class App(Acting):
             self._started = True
             await self._middleware.call("on_app_starting", self)
             await self._connect_patiently()
+            await check_login(self._connected()[0])
         except asyncio.CancelledError:
             if not self._given_up:
                 raise
@@ -188,7 +191,7 @@ class App(Acting):
                 return await self.connect()
             except ConnectionError as error:
                 failures += 1
-                delay = _RECONNECT.delay(failures)
+                delay = pause_after(error, failures, _RECONNECT)
                 _log.warning("cannot connect, trying again in %.1f s: %s", delay, error)
                 lookout = lookout or self._open_engine()
                 if await until_back(lookout, delay):
@@ -199,7 +202,9 @@ class App(Acting):
 
         What still runs then is cancelled and handed back: SUSPENDED, to be run again, not counted as a crash.
         """
-        if self.worker is not None:
+        if self.worker is not None and self._starter is asyncio.current_task():  # a hook, which the worker itself waits for
+            self.worker.begin_to_stop()
+        elif self.worker is not None:
             await self.worker.stop(grace.total_seconds() if isinstance(grace, timedelta) else grace)
 
     async def close(self) -> None:
@@ -370,11 +375,13 @@ class App(Acting):
         # What is due is claimed first: then no worker can have begun it when it is deleted.
         while claims := await engine.claim(self.config.node_id, [queue], PURGE_BATCH, lease=PURGE_LEASE):
             purged += await engine.delete([claim.token.id for claim in claims])
+        # Of the others some may come due and begin just now; those stay.
+        waiting = frozenset({ResultState.PENDING, ResultState.SUSPENDED})
         pending = Query(queue=queue, states=frozenset({ResultState.PENDING}), limit=PURGE_BATCH)
         handed_back = Query(queue=queue, in_line=True, limit=PURGE_BATCH)
         for query in (pending, handed_back):
             while ids := [record.id async for record in engine.search(query)]:
-                purged += await engine.delete(ids)
+                purged += await engine.delete(ids, states=query.states or waiting)
         return purged
 
     async def purge_control_queue(self) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Unpack
 from uuid import UUID
 
-from mognet.codec import ErrorInfo, dump_metadata, load_error, loads
+from mognet.codec import ErrorInfo, dump_metadata, loads, shown_key
 from mognet.engine import METADATA, Engine
 from mognet.entries import LogEntry, read_entry
-from mognet.exceptions import InvalidCursor, ResultLost, ResultValueLost
+from mognet.events import read_error
+from mognet.exceptions import InvalidCursor, InvalidMetadata, ResultLost, ResultValueLost
 from mognet.finding import Filters, Indexes, Order, long_values, name_groups, read_after, read_by, read_filters, read_order, sort_groups
 from mognet.outcomes import merge_metadata, set_progress, set_ttl
 from mognet.records import Query, Record, Token
@@ -89,12 +89,7 @@ class ResultBackend:
 
     async def read_error(self, record: Record, data: bytes | None = None) -> ErrorInfo | None:
         """The error of a job that failed."""
-        if data is None:
-            data = await self._engine.value(record.id)
-        if data is not None:
-            with suppress(ValueError):
-                return load_error(data)
-        return None
+        return read_error(await self._engine.value(record.id) if data is None else data)
 
     async def get_metadata(self, id: UUID | str) -> dict[str, Any]:
         """The job's metadata as it is now. Raises :class:`ResultLost`."""
@@ -113,7 +108,11 @@ class ResultBackend:
         """Merge keys; with a token, only while it holds the job. False: no such job, or the token is stale."""
         data = dump_metadata(metadata, limit=self._max_metadata_size)
         change = merge_metadata(data, token, limit=self._max_metadata_size)
-        return await self._engine.update(job_id(id), change, unless=()) is not None
+        try:
+            return await self._engine.update(job_id(id), change, unless=()) is not None
+        except InvalidMetadata as error:  # with what is there already, it is too much
+            largest = max(metadata, key=lambda key: len(dump_metadata({key: metadata[key]})))
+            raise InvalidMetadata(f"{error}; of what was to be set, the largest key is {shown_key(largest)!r}") from None
 
     async def logs(self, id: UUID | str, *, after: int = 0) -> list[LogEntry]:
         """What the job has logged, oldest first, as far as it is kept (``AppConfig.keep_logs``); entries numbered above ``after``."""

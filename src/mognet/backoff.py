@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
+from mognet.exceptions import ServerStarting
 from mognet.times import LONGEST
 
 _LONGEST = LONGEST.total_seconds()
@@ -43,6 +44,15 @@ class Backoff:
         """The wait in seconds after so many failures in a row."""
         ceiling = self.ceiling(failures)
         return random.uniform(0, ceiling) if self.jitter else ceiling
+
+
+SOON = Backoff(base=1.5, cap=1.5)
+"""Between attempts at a server that says that it is starting: to say so costs it little."""
+
+
+def pause_after(error: Exception, failures: int, backoff: Backoff) -> float:
+    """The wait in seconds before the next attempt to connect, after so many failures in a row, the last of them this one."""
+    return SOON.delay(1) if isinstance(error, ServerStarting) else backoff.delay(failures)
 
 
 def worth_saying(failures: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -191,13 +191,16 @@ class Client:
         """A request whose arguments have been checked."""
         return create_request(self._registry, function, tuple(args), kwargs)
 
-    async def revoke(self, id: UUID, *, force: bool = False, tombstone: bool = True) -> Result[Any]:
+    async def revoke(
+        self, id: UUID, *, force: bool = False, tombstone: bool = True, unless: Collection[ResultState] = FINAL
+    ) -> Result[Any]:
         """Mark a job and all below it REVOKED in one step, then tell the nodes that may run some of it.
 
-        An unknown id is marked, too, or, without ``tombstone``, raises :class:`ResultLost`.
+        An unknown id is marked, too, or, without ``tombstone``, raises :class:`ResultLost`. Nothing is done to a job that is in one of
+        the states ``unless``.
         """
         change = revoke(ttl=self._config.result_ttl.total_seconds())._replace(tombstone=tombstone)
-        record = await self._engine.update(id, change, unless=() if force else FINAL)
+        record = await self._engine.update(id, change, unless=() if force else unless)
         if record is None:
             raise ResultLost(id)
         if record.state is ResultState.REVOKED or force:

@@ -100,7 +100,9 @@ def dump_metadata(metadata: Mapping[str, Any], *, limit: int | None = None) -> b
         data = b"{" + b",".join([b"%b:%b" % (_dump_key(key), _dump_item(key, value)) for key, value in metadata.items()]) + b"}"
     if limit is not None and len(data) > limit:
         largest = max(metadata, key=lambda key: len(_dump_item(key, metadata[key])))
-        raise InvalidMetadata(f"metadata of {len(data)} bytes is more than max_metadata_size={limit}; the largest key is {largest!r}")
+        raise InvalidMetadata(
+            f"metadata of {len(data)} bytes is more than max_metadata_size={limit}; the largest key is {shown_key(largest)!r}"
+        )
     return data
 
 
@@ -129,6 +131,11 @@ def _dump_texts(metadata: Mapping[str, Any]) -> bytes | None:
     except ValueError:
         return None
     return None if b"\\u0000" in data else data
+
+
+def shown_key(key: str) -> str:
+    """A key of metadata as an error names it."""
+    return key if len(key) <= 100 else f"{key[:99]}…"
 
 
 def merge_metadata(old: bytes, new: bytes, limit: int | None = None) -> bytes:
@@ -169,7 +176,7 @@ def _finite(data: bytes) -> object:
     try:
         return from_json(data, allow_inf_nan=False)
     except ValueError:
-        raise ValueError("it holds NaN or an infinity, which JSON does not know") from None
+        raise ValueError("it holds NaN or an infinity, which JSON does not know, or a number with too many digits") from None
 
 
 def _check_text(value: str) -> None:

@@ -7,7 +7,7 @@ import concurrent.futures
 import functools
 from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from uuid import UUID
@@ -17,6 +17,7 @@ from mognet.calling import Calling
 from mognet.codec import Call, dump_metadata, loads
 from mognet.config import AppConfig
 from mognet.control import NodeStatus, QueueStats
+from mognet.events import Want, make_want
 from mognet.exceptions import AttemptLost, ResultLost
 from mognet.progress import Reporter, track, track_sync
 from mognet.records import Claim, Record, Token
@@ -25,6 +26,10 @@ from mognet.results import Result
 from mognet.services import ClassService, Services
 from mognet.state import State
 from mognet.times import LONGEST, from_seconds
+from mognet.watching import Hub, Watch
+
+KEEPS_SLOT = 1.0
+"""Seconds without an event after which a task that watches gives its slot away: not for each event, since that is written each time."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -245,10 +250,9 @@ class Context(Calling["Context"]):
                 self._reporter.stop()
         return self._reporter
 
-    async def end_progress(self, *, write: bool) -> None:
-        """Called when the outcome of the attempt is known, before it is stored."""
-        if self._reporter is not None:
-            await self._reporter.close(write=write)
+    async def end_progress(self, *, write: bool) -> bool:
+        """Called when the outcome of the attempt is known, before it is stored. False: what was said last could not be written yet."""
+        return self._reporter is None or await self._reporter.close(write=write)
 
     def call_threadsafe(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """For ``def`` tasks: run a coroutine on the app's event loop, and give its result.
@@ -305,6 +309,21 @@ class Inherited(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
+class _FreeingWatch(Watch):
+    """A watch that frees the slot of the job that watches while nothing is told: what it waits for may need one."""
+
+    def __init__(self, slot: Slot, hub: Hub, want: Want, since: str | None) -> None:
+        super().__init__(hub, want, since)
+        self._slot = slot
+
+    async def more(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KEEPS_SLOT):
+                return await super().more()
+        async with self._slot.waiting():
+            await super().more()
+
+
 class _FreeingSlot:
     """A backend whose waits free the slot of the job that waits."""
 
@@ -318,6 +337,9 @@ class _FreeingSlot:
     async def ended(self, id: UUID, *, known: Record | None = None, timeout: float | None = None) -> tuple[Record, bytes | None]:
         async with self._slot.waiting():
             return await self._backend.ended(id, known=known, timeout=timeout)
+
+    def watch(self, id: UUID, *, since: str | None = None) -> Watch:
+        return _FreeingWatch(self._slot, self._backend.hub, make_want(id, None, {}), since)
 
 
 def _deadline(call: Call) -> datetime | timedelta | None:

@@ -151,12 +151,15 @@ class Engine(Protocol):
         Metadata that would grow beyond ``change.max_metadata`` raises :class:`mognet.exceptions.InvalidMetadata`, and nothing
         changes. SUSPENDED and RUNNING (with a token) raise ``stops`` and ``starts``; in the state already, nothing changes.
         With ``change.body`` it is a rerun: it changes FAILURE, REVOKED and INVALID records (if ``unless`` lets it) and no others,
-        and never a tombstone.
+        never a tombstone, and with ``change.ended`` only one whose ``finished`` is that.
         """
         ...
 
-    async def delete(self, ids: Collection[UUID]) -> int:
-        """Delete records with value, notes and place in line; answer how many there were. Their tokens are void."""
+    async def delete(self, ids: Collection[UUID], *, states: Collection[ResultState] = ()) -> int:
+        """Delete records with value, notes and place in line; answer how many there were. Their tokens are void.
+
+        ``states``: only those that are in one of these at that moment; none: in any.
+        """
         ...
 
     def search(self, query: Query) -> AsyncIterator[Record]:
@@ -307,3 +310,13 @@ async def until_back(engine: Engine | Broker, seconds: float) -> bool:
         await asyncio.sleep(seconds)
         return False
     return bool(await wait(seconds))
+
+
+async def check_login(engine: Engine | Broker) -> None:
+    """Have an engine that enters a server only when it needs it say now if that refuses the login.
+
+    By :class:`mognet.exceptions.ImproperlyConfigured`; a server that cannot be reached is no matter.
+    """
+    check = getattr(engine, "check_login", None)
+    if check is not None:
+        await check()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from mognet.codec import loads
+from mognet.codec import ErrorInfo, load_error, loads
 from mognet.cursors import read_cursor, read_place, write_cursor
 from mognet.exceptions import InvalidCursor, InvalidQuery
 from mognet.finding import read_filters
@@ -27,6 +28,18 @@ MOST_SEEN = 1000
 
 
 T = TypeVar("T")
+
+_WITH_ERROR = frozenset({ResultState.FAILURE, ResultState.INVALID})
+
+ReadValue = Callable[[UUID], Awaitable[bytes | None]]
+"""Reads what a job has left: its value, or its error."""
+
+
+def read_error(data: bytes | None) -> ErrorInfo | None:
+    """An error as it was stored; None if there is none, or it is none."""
+    with suppress(ValueError):
+        return None if data is None else load_error(data)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,14 @@ class Event:
     """The topmost job of its tree; its own id if it has no parent."""
     record: Record = field(repr=False)
     """The job as the engine keeps it."""
+    read_value: ReadValue = field(repr=False, compare=False)
+
+    async def error(self) -> ErrorInfo | None:
+        """Why the job has failed, as data: ``type_name``, ``message``, ``traceback``. It is read when it is asked for.
+
+        None if the job has not ended as FAILURE or INVALID, if it runs again by now, or if its error has expired.
+        """
+        return read_error(await self.read_value(self.id)) if self.state in _WITH_ERROR else None
 
     @property
     def done(self) -> bool:
@@ -323,7 +344,8 @@ def _add(counter: Counter[T], key: T, step: int) -> None:
 class Memory:
     """What a watch has told: not to tell the same twice, and to say what is new."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_value: ReadValue) -> None:
+        self._read_value = read_value
         self._seen: OrderedDict[UUID, Record] = OrderedDict()
 
     def event(self, entry: Entry, identity: str) -> Event | None:
@@ -349,6 +371,7 @@ class Memory:
             parent_id=record.parent,
             root_id=record.root or record.id,
             record=record,
+            read_value=self._read_value,
         )
 
 

@@ -88,6 +88,10 @@ class ConnectionError(MognetError, builtins.ConnectionError):
     """The engine cannot be reached."""
 
 
+class ServerStarting(ConnectionError):
+    """The engine's server is there, but says that it is starting, and lets nobody in yet."""
+
+
 class NotConnected(ConnectionError):
     """The app is not connected: call ``await app.connect()``, or use ``async with app``."""
 

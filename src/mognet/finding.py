@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set, ValuesView
 from datetime import datetime
 from typing import Any, Literal, Self, TypedDict
 from uuid import UUID
@@ -164,7 +164,8 @@ def _condition(key: Any, value: Any) -> Wanted:
         path = check_path(key)
     except ValueError as error:
         raise InvalidQuery(f"metadata: {error}") from None
-    values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+    # Views and iterators, too: as one value, they would be a JSON list, which no job has that anybody would look for in this way.
+    values = list(value) if isinstance(value, list | tuple | Set | ValuesView | Iterator) else [value]
     if not values:
         raise InvalidQuery(f"metadata key {path!r}: the list of values is empty, and nothing is one of none; an empty list itself is [[]]")
     return Wanted(path, frozenset(label(_as_json(path, each)) for each in values))

@@ -30,6 +30,9 @@ MAX_BAGGAGE = 8192
 MAX_MEMBERS = 180
 """Members of it."""
 
+_SPOILT = "surrogateescape"
+"""How bytes are read that are no text: so that they still differ from others, and are refused, since halves of pairs are not printable."""
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{1,200})?")
 _TRACESTATE = re.compile(r"[ -~\t]{1,512}")
@@ -53,7 +56,7 @@ class MetadataMiddleware:
         self, app: ASGIApp, *, headers: Mapping[str, str] | None = None, baggage: Collection[str] = (), max_value: int = MAX_VALUE
     ) -> None:
         self.app = app
-        self._headers = {_header(name): key for name, key in (headers or {}).items()}
+        self._headers = {_header(name): _key(key) for name, key in _named(headers).items()}
         self._baggage = _keys(baggage)
         self._max_value = max_value
 
@@ -68,8 +71,11 @@ class MetadataMiddleware:
     def _labels(self, found: Mapping[str, list[str]]) -> dict[str, str]:
         labels = read_baggage(",".join(found.get("baggage", ())), self._baggage, max_value=self._max_value) if self._baggage else {}
         for name, key in self._headers.items():
-            values = set(found.get(name, ()))
-            if len(values) == 1 and _is_plain(value := values.pop().strip(), self._max_value):  # of two that differ, neither
+            if name not in found:
+                continue
+            labels.pop(key, None)  # also if the header is malformed: who can spoil it must not choose the key by baggage
+            values = {value.strip() for value in found[name]}
+            if len(values) == 1 and _is_plain(value := values.pop(), self._max_value):  # of two that differ, neither
                 labels[key] = value
         return labels
 
@@ -85,7 +91,7 @@ def outgoing_headers(*, headers: Mapping[str, str] | None = None, baggage: Colle
     """
     labels = {**job_metadata(), **scope_metadata()}
     out = _read_trace({name: [value] for name, value in scope_trace().items()})  # in a task it comes from the store
-    for name, key in (headers or {}).items():
+    for name, key in _named(headers).items():
         _header(name)
         text = _text(labels.get(key))
         if text is not None and text.isascii() and _is_plain(text, MAX_VALUE):
@@ -98,20 +104,16 @@ def outgoing_headers(*, headers: Mapping[str, str] | None = None, baggage: Colle
 
 
 def read_baggage(line: str, keys: Collection[str], *, max_value: int = MAX_VALUE) -> dict[str, str]:
-    """The members of a ``baggage`` header that are asked for; properties are left out."""
-    found: dict[str, str] = {}
+    """The members of a ``baggage`` header that are asked for; properties are left out, and so are members that come twice and differ."""
+    found: dict[str, set[str]] = {}
     if len(line.encode(errors="replace")) > MAX_BAGGAGE:
-        return found
+        return {}
     for member in line.split(",")[:MAX_MEMBERS]:
         key, equals, value = member.partition(";")[0].partition("=")
         if equals and key.strip() in keys:
-            try:
-                text = unquote_to_bytes(value.strip()).decode()
-            except UnicodeError:
-                continue
-            if _is_plain(text, max_value):
-                found.setdefault(key.strip(), text)
-    return found
+            text = unquote_to_bytes(value.strip().encode(errors=_SPOILT)).decode(errors=_SPOILT)
+            found.setdefault(key.strip(), set()).add(text)
+    return {key: text for key, texts in found.items() if len(texts) == 1 and _is_plain(text := texts.pop(), max_value)}
 
 
 def _read_trace(found: Mapping[str, list[str]]) -> dict[str, str]:
@@ -129,7 +131,7 @@ def _gather(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, value in headers:
         try:
-            found.setdefault(name.decode("ascii").lower(), []).append(value.decode())
+            found.setdefault(name.decode("ascii").lower(), []).append(value.decode(errors=_SPOILT))
         except UnicodeError:
             continue
     return found
@@ -147,8 +149,22 @@ def _text(value: Any) -> str | None:
     return str(value) if isinstance(value, str | int | float) else None
 
 
+def _named(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    if headers is not None and not isinstance(headers, Mapping):
+        raise ImproperlyConfigured(
+            f"headers takes names of headers with keys of metadata, such as {{'X-Tenant-Id': 'tenant_id'}}, not {headers!r}"
+        )
+    return headers or {}
+
+
+def _key(key: str) -> str:
+    if not isinstance(key, str) or not is_plain(key):
+        raise ImproperlyConfigured(f"{key!r} is no key of metadata")
+    return key
+
+
 def _header(name: str) -> str:
-    if _TOKEN.fullmatch(name) is None:
+    if not isinstance(name, str) or _TOKEN.fullmatch(name) is None:
         raise ImproperlyConfigured(f"{name!r} is no name of a header")
     return name.lower()
 
@@ -157,6 +173,6 @@ def _keys(baggage: Collection[str]) -> frozenset[str]:
     if isinstance(baggage, str):
         raise ImproperlyConfigured(f"baggage takes a set of keys, not the text {baggage!r}")
     for key in baggage:
-        if _TOKEN.fullmatch(key) is None:
+        if not isinstance(key, str) or _TOKEN.fullmatch(key) is None:
             raise ImproperlyConfigured(f"{key!r} is no key for baggage: letters, digits and !#$%&'*+-.^_`|~ only")
     return frozenset(baggage)

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from mognet.coalesce import Coalescer
 from mognet.engine import Engine
 from mognet.entries import PRINT, pack, pack_record
-from mognet.exceptions import MognetError
+from mognet.exceptions import ConnectionError, MognetError
 from mognet.records import Token
 
 FLUSH_EVERY = 0.5
@@ -24,6 +24,9 @@ FLUSH_EVERY = 0.5
 
 PATIENCE = 5.0
 """Seconds that the last lines of a job may take to be written, before its end is stored without them."""
+
+AGAIN = 0.1
+"""Seconds until they are tried again when the way broke."""
 
 MOST_PAGES = 200
 """Jobs whose lines are written in one go."""
@@ -44,6 +47,10 @@ class Book:
         self.prints = prints
         self.writing = asyncio.Lock()
         """Held while lines are on their way, so that later ones do not overtake them, nor the job's end."""
+        self.sent: list[bytes] = []
+        """Lines on their way; if the way broke, it is not known whether they have been written."""
+        self.going: asyncio.Future[None] | None = None
+        """Done when it is known, or not, what has become of them."""
         self._lines: deque[bytes] = deque(maxlen=keep)
         self._printed = ""
         self._lock = threading.Lock()
@@ -72,11 +79,6 @@ class Book:
                 lines.append(self._lines.popleft())
         return lines
 
-    def put_back(self, lines: Iterable[bytes]) -> None:
-        """These could not be written; newer ones stay if there is no room for all."""
-        newer = self.take()
-        self._lines.extend([*lines, *newer])
-
 
 class JobLogs:
     """Writes the last ``keep`` log records (and, if told, printed lines) of each job into its record's log."""
@@ -102,14 +104,37 @@ class JobLogs:
             return
         _book.set(None)
         self._books.discard(book)
-        lines: list[bytes] = []
         try:
             async with asyncio.timeout(PATIENCE), book.writing:
-                lines = book.take(all=True)
-                if lines:
-                    await self._pages.add((book.token, lines))
+                await self._insist(book)
         except (MognetError, TimeoutError) as error:
-            _log.warning("the last log lines of job %s are lost (%d of them): %s", book.token.id, len(lines or book.take(all=True)), error)
+            lost = len(book.sent) + len(book.take(all=True))
+            _log.warning("the last log lines of job %s are lost (%d of them): %s", book.token.id, lost, error)
+
+    async def _insist(self, book: Book) -> None:
+        """Write what there is, until it is written or the caller's patience has ended."""
+        while True:
+            try:
+                return await self._send(book, all=True)
+            except ConnectionError as error:
+                _log.debug("the last log lines of job %s wait: %s", book.token.id, error)
+            await asyncio.sleep(AGAIN)
+
+    async def _send(self, book: Book, *, all: bool = False) -> None:
+        """Write what there is, beginning with what a broken way has left in doubt."""
+        if book.going is not None:  # who sent them was stopped, or told of an error
+            await asyncio.wait([book.going])
+        if book.sent and await self._is_written(book):
+            book.sent = []
+        book.sent = [*book.sent, *book.take(all=all)][-self._keep :]
+        if book.sent:
+            book.going = self._pages.add((book.token, book.sent))
+            await asyncio.shield(book.going)
+            book.sent, book.going = [], None
+
+    async def _is_written(self, book: Book) -> bool:
+        kept = [line.text for line in await self._engine.logs(book.token.id)]
+        return kept[-len(book.sent) :] == book.sent
 
     async def _write(self, pages: Sequence[tuple[Token, list[bytes]]]) -> list[None]:
         """What several jobs have logged goes together; lines of a job that was lost are dropped."""
@@ -136,16 +161,13 @@ class JobLogs:
 
     async def _flush(self, book: Book) -> None:
         async with book.writing:
-            lines = book.take()
-            if not lines:
-                return
             try:
-                await self._pages.add((book.token, lines))
+                await self._send(book)
             except MognetError as error:
-                book.put_back(lines)
                 _log.debug("log lines cannot be written yet: %s", error)
             except Exception:  # an engine's bug must not end the keeping of all other jobs' lines
-                _log.exception("%d log lines of job %s are lost", len(lines), book.token.id)
+                _log.exception("%d log lines of job %s are lost", len(book.sent), book.token.id)
+                book.sent = []
 
 
 class _Handler(logging.Handler):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from mognet.backoff import Backoff, worth_saying
+from mognet.backoff import Backoff, pause_after, worth_saying
 from mognet.engine import Engine, OpenEngine, until_back
 from mognet.exceptions import ConnectionError, MognetError
 from mognet.records import Token
@@ -123,7 +123,7 @@ class LeaseKeeper:
                 self._complain(failures, error)
                 if entered or engine is None:
                     await self._pause(min(1.0, self._lease / 10))
-                elif await self._until_back(engine, _ENTER.delay(failures)):
+                elif await self._until_back(engine, pause_after(error, failures, _ENTER)):
                     failures = 0
 
     async def _keep_with(self, engine: Engine, late: bool) -> None:

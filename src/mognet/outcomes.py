@@ -8,8 +8,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from mognet.records import Token
-from mognet.states import ResultState
+from mognet.records import Record, Token
+from mognet.states import FAILED, ResultState
 
 
 class Again(Enum):
@@ -92,6 +92,8 @@ class Change(NamedTuple):
     body: bytes | None = None
     """Begin a new series of attempts, with this body and ``delay`` seconds from now. See :func:`rerun`."""
     delay: float = 0.0
+    ended: float | None = None
+    """Run again only what ended at this moment: what has done so already, and ended anew, is left as it is."""
 
 
 def revoke(*, ttl: float | None = None) -> Change:
@@ -119,13 +121,21 @@ def set_progress(token: Token, progress: bytes) -> Change:
     return Change(token=token, progress=progress)
 
 
-def rerun(body: bytes, *, delay: float = 0.0, metadata: bytes | None = None, limit: int | None = None) -> Change:
+def rerun(
+    body: bytes, *, delay: float = 0.0, metadata: bytes | None = None, limit: int | None = None, ended: float | None = None
+) -> Change:
     """Run a job that ended without a value once more, under its id: the one way out of a final state, and only on request.
 
     PENDING, due ``delay`` seconds from now and behind what is in line; attempts and crashes count from the start, and what its last
-    end left (value, times, progress, latest moment, lifetime) is gone. Keys of ``metadata`` replace the record's.
+    end left (value, times, progress, latest moment, lifetime) is gone. Keys of ``metadata`` replace the record's. With ``ended``, when
+    it was seen to have ended, this may be sent twice: it brings that end to nothing, and no later one.
     """
-    return Change(ResultState.PENDING, metadata=metadata, max_metadata=limit, body=body, delay=delay)
+    return Change(ResultState.PENDING, metadata=metadata, max_metadata=limit, body=body, delay=delay, ended=ended)
+
+
+def may_rerun(record: Record, change: Change) -> bool:
+    """Whether a rerun is of this record: none is of one that has a value, or was never more than revoked."""
+    return record.state in FAILED and record.name is not None and change.ended in (None, record.finished)
 
 
 def set_ttl(ttl: float) -> Change:
@@ -139,6 +149,7 @@ __all__ = [
     "Outcome",
     "failed",
     "invalid",
+    "may_rerun",
     "merge_metadata",
     "paused",
     "released",

@@ -26,7 +26,7 @@ MAX_MESSAGE = 200
 """Characters of a message that are kept."""
 
 PATIENCE = 5.0
-"""Seconds that the last write may hold up the job's end."""
+"""Seconds that one try to write what was said last may take."""
 
 _log = logging.getLogger(__name__)
 
@@ -204,11 +204,11 @@ class Reporter:
         """The attempt is over: nothing more may be said."""
         self._over = True
 
-    async def close(self, *, write: bool) -> None:
-        """Write what was said last, if that has not been done."""
+    async def close(self, *, write: bool) -> bool:
+        """Write what was said last, if that has not been done. False: the engine could not be reached; to be tried again, or not."""
         self.stop()
         if self._writer is None and self._said is None:
-            return
+            return True
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 writer = self._writer
@@ -218,6 +218,7 @@ class Reporter:
                     await asyncio.wait([writer])
                 if write and self._said is not None and not self._lost:
                     await self._write_last()
+        return not write or self._said is None or self._lost
 
 
 Message = str | Callable[[T], str | None] | None

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationInfo, field_validator
 
 from mognet.ids import random_id
 from mognet.times import check_moment, in_seconds
@@ -42,7 +42,7 @@ class Request(BaseModel, Generic[T]):
     stack: list[UUID] = Field(default_factory=list)
     """The ids of the jobs above this one, outermost first. Set by submitting."""
 
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[StrictStr, Any] = Field(default_factory=dict)
     """Labels that are stored with the job: anyone can read, search and change them. May be changed until it is submitted."""
 
     deadline: timedelta | datetime | None = None

@@ -1,6 +1,6 @@
 """What every request submitted in some place gets: metadata, and the trace that it belongs to.
 
-Kept in context variables: it follows the code into the asyncio tasks and threads that it starts, and no further.
+Kept in context variables: it follows the code into the asyncio tasks that it starts and into ``asyncio.to_thread``, and no further.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ def metadata(labels: Mapping[str, Any] | None = None, /, **more: Any) -> Iterato
     (``AppConfig.inherited_metadata``). A mapping takes keys that are no names. What cannot be stored is refused when it is submitted, by
     :class:`mognet.exceptions.InvalidMetadata`. A task that runs begins without any.
     """
+    if labels is not None and not isinstance(labels, Mapping):
+        raise TypeError(f"metadata takes values by key, such as metadata(tenant_id='acme'), not {labels!r}")
     token = _labels.set({**_labels.get(), **(labels or {}), **more})
     try:
         yield

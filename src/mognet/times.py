@@ -12,7 +12,9 @@ _LAST = datetime(9999, 12, 29, tzinfo=UTC)
 
 
 def in_seconds(value: float | timedelta, what: str) -> float:
-    """A duration of 0 seconds to a hundred years, as seconds. Raises ValueError."""
+    """A duration of 0 seconds to a hundred years, as seconds. Raises ValueError, and TypeError for what is no duration."""
+    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+        raise TypeError(f"{what} must be a timedelta or a number of seconds, not {value!r}")
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if not 0 <= seconds <= LONGEST.total_seconds():
         raise ValueError(f"{what} must be from 0 seconds to 100 years, not {value!r}")

@@ -37,6 +37,9 @@ PAGE = 500
 AGAIN = 1.0
 """Seconds after which an engine that could not be reached is asked again."""
 
+SAY_EVERY = 5.0
+"""Seconds from one line in the log that it cannot be reached to the next, however many watch."""
+
 _UNFINISHED = frozenset(ResultState) - FINAL
 
 _log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ class Watch(AsyncIterator[Event]):
     def __init__(self, hub: Hub, want: Want, since: str | None) -> None:
         self._hub = hub
         self._box = Box(want, since)
-        self._memory = Memory()
+        self._memory = Memory(hub.read_value)
 
     def __aiter__(self) -> Self:
         return self
@@ -70,7 +73,11 @@ class Watch(AsyncIterator[Event]):
                     error, box.error = box.error, None
                     raise error
                 raise StopAsyncIteration
-            await self._hub.more(box)
+            await self.more()
+
+    async def more(self) -> None:
+        """Wait until there may be something to tell. May be cancelled."""
+        await self._hub.more(self._box)
 
     async def aclose(self) -> None:
         """Leave. Dropping the watch does the same."""
@@ -105,6 +112,7 @@ class Hub:
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._say_again = 0.0
 
     def watch(self, id: UUID | None, root: UUID | None, metadata: Mapping[str, Any] | None, since: str | None, **filters: Any) -> Watch:
         """See :meth:`mognet.App.watch`."""
@@ -115,6 +123,10 @@ class Hub:
         identity = self.identity = await self._engine.identity()
         changes = await self._engine.changes(None)
         return Spot(changes.at).cursor(identity)
+
+    async def read_value(self, id: UUID) -> bytes | None:
+        """What a job has left: its value, or its error."""
+        return await self._engine.value(id)
 
     async def close(self) -> None:
         """End all watches."""
@@ -150,11 +162,18 @@ class Hub:
                 await box.arrived.wait()
         except ConnectionError as error:
             if not self._closed:
-                _log.warning("watching goes on while the engine cannot be reached: %s", error)
-                await asyncio.sleep(AGAIN)
+                await self._outlast(error)
         except Exception as error:
             if not self._closed and box.phase is not Phase.OVER:
                 box.end(error)
+
+    async def _outlast(self, error: Exception) -> None:
+        """Wait before the engine that cannot be reached is asked again."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._say_again:
+            self._say_again = now + SAY_EVERY
+            _log.warning("watching goes on while the engine cannot be reached: %s", error)
+        await asyncio.sleep(AGAIN)
 
     async def _begin(self, box: Box) -> None:
         if box.since is None:
@@ -268,8 +287,7 @@ class Hub:
                     await self._read_on()
                     listener.cancel()
             except* ConnectionError as errors:
-                _log.warning("watching goes on while the engine cannot be reached: %s", errors.exceptions[0])
-                await asyncio.sleep(AGAIN)
+                await self._outlast(errors.exceptions[0])
             except* Exception as errors:  # an engine's bug must not leave anybody waiting for ever
                 _log.exception("watching goes on after an error", exc_info=errors.exceptions[0])
                 await asyncio.sleep(AGAIN)
@@ -313,6 +331,7 @@ class Hub:
         if before is None:
             if self._joining:
                 changes = await self._engine.changes(None)
+                self.identity = await self._engine.identity()  # the store may have been emptied while nobody watched
                 self._at = Spot(changes.at)
             return False
         changes = await self._engine.changes(before.at, self._live.query(), limit=PAGE)
@@ -355,7 +374,6 @@ class Hub:
         """From here on, those who asked are sent what changes."""
         if not self._joining or self._at is None:
             return
-        self.identity = self.identity or await self._engine.identity()
         spot, joining = self._at, list(self._joining)
         records = await self._get(box.want.top for box in joining)
         for box in [box for box in joining if box in self._joining]:

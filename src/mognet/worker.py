@@ -6,14 +6,14 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
 from mognet.backend import ResultBackend
-from mognet.backoff import Backoff, worth_saying
+from mognet.claiming import RECONNECT, WAIT, Claimer, complain
 from mognet.config import AppConfig
 from mognet.context import AppFace, Context
 from mognet.control import CONTROL, NodeStatus, RevokeMessage, Status, StatusQuery, read_message, write
@@ -25,6 +25,7 @@ from mognet.keeper import LeaseKeeper
 from mognet.logs import install, mark_logs
 from mognet.middleware import MiddlewareStack
 from mognet.outcomes import Again, Outcome, released
+from mognet.progress import EVERY
 from mognet.records import Claim, Record, Signal, Token
 from mognet.registry import TaskRegistry
 from mognet.runner import Attempt, Runner, Stop
@@ -32,9 +33,6 @@ from mognet.settling import Settler
 from mognet.slots import Place, Slots
 from mognet.state import State
 from mognet.states import ResultState
-
-WAIT = 5.0
-"""Seconds that one claim waits for work."""
 
 CLAIM_PATIENCE = 0.5
 """Seconds that a claim that was cancelled has to be undone before running jobs are stopped."""
@@ -45,8 +43,6 @@ PATIENCE = 5.0
 _log = logging.getLogger(__name__)
 _task_log = logging.getLogger("mognet.task")
 
-# Short, for what is asked again is only this process's engine: that spares its server by itself, and is asked when it is back.
-_RECONNECT = Backoff(base=0.1, cap=1.0)
 _ENDS = {
     ResultState.SUCCESS: "succeeded",
     ResultState.FAILURE: "failed",
@@ -91,7 +87,6 @@ class Worker:
         self._slots = Slots(app.config.minimum_concurrency, app.config.maximum_concurrency)
         self._tasks: dict[Attempt, asyncio.Task[None]] = {}
         self._places: dict[Attempt, Place] = {}
-        self._taken = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._news = asyncio.Event()
@@ -138,7 +133,7 @@ class Worker:
 
         A second call with a shorter grace shortens it. Returns when the worker has stopped.
         """
-        self._stopping.set()
+        self.begin_to_stop()
         seconds = self._config.shutdown_grace.total_seconds() if grace is None else grace
         if seconds > 0:
             with suppress(TimeoutError):
@@ -146,6 +141,10 @@ class Worker:
                     await self._stopped.wait()
         self._end_grace()
         await self._stopped.wait()
+
+    def begin_to_stop(self) -> None:
+        """Claim no more."""
+        self._stopping.set()
 
     @property
     def ready(self) -> bool:
@@ -158,7 +157,8 @@ class Worker:
     # claiming
 
     async def _consume(self) -> None:
-        claiming = self._loop.create_task(self._claim_on(), name="mognet claims")
+        claimer = Claimer(self._engine, self._config, self.queues, self._slots, self._idle, lambda: len(self._tasks), self._claimed)
+        claiming = self._loop.create_task(claimer.run(self._stopping, burst=self.burst), name="mognet claims")
         stopping = self._loop.create_task(self._stopping.wait(), name="mognet stop signal")
         try:
             await asyncio.wait([claiming, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -171,71 +171,12 @@ class Worker:
         elif not claiming.cancelled():
             claiming.result()
 
-    async def _claim_on(self) -> None:
-        """Claim as many as there are free slots, again and again.
-
-        By this task itself, so that what slots become free for is asked for before the ends of those that had them are stored: while the
-        engine does the latter, the new ones run already.
-        """
-        failures = 0
-        while not self._stopping.is_set():
-            limit, idle = self._claimable(), not self._tasks
-            if limit == 0:
-                if idle:  # max_tasks
-                    break
-                await self._slots.changed()
-                continue
-            try:
-                claimed = await self._claim_some(limit, idle)
-                failures = 0
-            except Exception as error:
-                failures += 1
-                _complain("no work can be claimed, trying again", failures, error)
-                await asyncio.sleep(_RECONNECT.delay(failures))
-                continue
-            if self.burst and idle and not claimed:
-                break
-
-    def _had_enough(self) -> bool:
-        return self._config.max_tasks is not None and self._taken >= self._config.max_tasks
-
-    def _claimable(self) -> int:
-        # A slot is free again while the end of its job is being stored. After a crash such jobs run once more, so there are never more
-        # attempts without a stored end than twice the slots: the next jobs wait for an engine that is behind.
-        free = self._slots.free()
-        ending = len(self._tasks) - self._slots.held
-        free = max(0, min(free, free + self._slots.total - ending))
-        if self._config.max_tasks is None:
-            return free
-        if self._had_enough():
-            return min(free, int(self._slots.all_wait))
-        return min(free, self._config.max_tasks - self._taken)
-
-    async def _claim_some(self, limit: int, idle: bool) -> int:
-        """Claim. A worker that ends by itself waits for more work only while something runs, which may submit it."""
-        if not self.burst and not self._had_enough():
-            return await self._claim(limit, WAIT)
-        if idle:
-            return await self._claim(limit, 0.0)
-        claim, ended = self._loop.create_task(self._claim(limit, WAIT)), self._loop.create_task(self._idle.wait())
-        try:
-            await asyncio.wait([claim, ended], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ended.cancel()
-            if not claim.done():
-                claim.cancel()
-                await asyncio.wait([claim])
-        return 0 if claim.cancelled() else claim.result()
-
-    async def _claim(self, limit: int, wait: float) -> int:
-        claims = await self._engine.claim(self._config.node_id, self.queues, limit, lease=self._lease, wait=wait)
+    def _claimed(self, claims: Sequence[Claim]) -> None:
         self._in_touch()
         if claims:
             self._idle.clear()
-            self._taken += len(claims)
         for claim in claims:
             self._start(claim)
-        return len(claims)
 
     # the end
 
@@ -390,7 +331,11 @@ class Worker:
             if self._config.keep_logs:
                 await self._logs.close()
             if attempt.context is not None:
-                await attempt.context.end_progress(write=outcome is not None)
+                # Where the engine cannot be reached, the job's end would have to wait as well.
+                while not await attempt.context.end_progress(write=outcome is not None) and not self._stopping.is_set():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(EVERY):
+                            await self._stopping.wait()
         except asyncio.CancelledError:  # by what the task has left behind, or by the end of the loop
             _log.debug("the last words of %s are cut short", attempt)
         except Exception:
@@ -487,8 +432,8 @@ class Worker:
                         await self._obey(signal)
             except Exception as error:
                 failures += 1
-                _complain("control signals cannot be received, trying again", failures, error)
-                await asyncio.sleep(_RECONNECT.delay(failures))
+                complain("control signals cannot be received, trying again", failures, error)
+                await asyncio.sleep(RECONNECT.delay(failures))
 
     async def _obey(self, signal: Signal) -> None:
         message = read_message(signal.body)
@@ -502,8 +447,3 @@ class Worker:
         elif isinstance(message, StatusQuery):
             status = Status(running_request_ids=list(self.running_tasks), queues=self.queues, slots=self._slots.total)
             await self._engine.publish(message.reply_to, write(NodeStatus(node_id=self._config.node_id, payload=status)))
-
-
-def _complain(what: str, failures: int, error: Exception) -> None:
-    if worth_saying(failures):
-        _log.warning("%s (failure %d in a row): %s", what, failures, error, exc_info=not isinstance(error, MognetError))

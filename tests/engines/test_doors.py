@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+import psycopg
 import pytest
 
+from mognet.backoff import Backoff, pause_after
 from mognet.engines.knocking import Door
 from mognet.engines.postgres import connecting
-from mognet.engines.postgres.errors import is_starting
-from mognet.engines.postgres.pool import FAILURES_OF_A_START, RECONNECT
+from mognet.engines.postgres.errors import translated
+from mognet.engines.postgres.pool import RECONNECT
 from mognet.engines.postgres.settings import parse_url
 from mognet.engines.rabbitmq.broker import PROTOCOL
 from mognet.engines.rabbitmq.settings import read_urls
 from mognet.engines.redis import address
-from mognet.exceptions import ConnectionError
+from mognet.exceptions import ServerStarting
 from servers.postgres import shared_postgres
 from servers.rabbitmq import shared_rabbitmq
 from servers.redis import shared_redis
@@ -75,9 +77,13 @@ async def test_a_redis_that_loads_does_not_answer_yet() -> None:
     server.close()
 
 
-def test_a_postgres_that_starts_is_asked_again_soon() -> None:
-    assert is_starting(
-        ConnectionError("PostgreSQL at x cannot be used: it is starting, or being shut down (the database system is starting up)")
-    )
-    assert not is_starting(ConnectionError("PostgreSQL at x cannot be reached: refused"))
-    assert RECONNECT.ceiling(FAILURES_OF_A_START + 1) < 2
+@pytest.mark.parametrize("state", ["starting up", "in recovery mode", "not yet accepting connections", "shutting down"])
+def test_a_postgres_that_starts_is_asked_again_soon(state: str) -> None:
+    starting = psycopg.OperationalError(f"connection failed: FATAL:  the database system is {state}")
+    error = translated(starting, "x", connecting=True)
+    assert isinstance(error, ServerStarting)
+    assert 0 <= pause_after(error, 1000, RECONNECT) < 2
+    refused = translated(psycopg.OperationalError("connection refused"), "x", connecting=True)
+    assert refused is not None
+    assert not isinstance(refused, ServerStarting)
+    assert pause_after(refused, 3, Backoff(base=7, factor=1, jitter=False)) == 7

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from mognet import App, AppConfig
 from mognet.engine import Broker
 from mognet.engines.rabbitmq import session as session_module
 from mognet.engines.rabbitmq.broker import RabbitMQBroker
@@ -358,6 +359,36 @@ async def test_a_wrong_password(lab: Lab) -> None:
     with pytest.raises(ConnectionError, match="ACCESS_REFUSED") as error:
         await broker.push(tickets(1))
     assert "canary" not in str(error.value)
+
+
+async def test_a_login_that_is_refused_is_told_at_the_start(lab: Lab) -> None:
+    (sound,) = lab.settings.addresses
+    wrong = sound._replace(password="canary")
+    broker = await lab.broker(addresses=(wrong,))
+    with pytest.raises(ImproperlyConfigured, match=r"ACCESS_REFUSED.*correct user and password") as error:
+        await broker.check_login()
+    assert "canary" not in str(error.value)
+    for addresses in ((sound,), (wrong, sound), read_urls(LOST).addresses, (wrong, *read_urls(LOST).addresses)):
+        broker = await lab.broker(addresses=addresses)
+        await broker.check_login()  # nobody there, or only one of them refuses: that may pass
+
+
+async def test_a_vhost_that_is_not_there(lab: Lab) -> None:
+    broker = await lab.broker(addresses=(lab.settings.addresses[0]._replace(vhost="nowhere"),))
+    with pytest.raises(ConnectionError, match="does not let user 'guest' into vhost 'nowhere'"):
+        await broker.pull(["q"], 1)
+    await broker.check_login()
+
+
+async def test_a_worker_that_is_refused_does_not_start(lab: Lab) -> None:
+    sound = lab.settings.addresses[0].url
+    app = App("refused", AppConfig(broker=sound.replace(":guest@", ":canary@"), result_backend="memory://"))
+    async with app:
+        with pytest.raises(ImproperlyConfigured, match="ACCESS_REFUSED"):
+            await app.start(burst=True)
+    app = App("let-in", AppConfig(broker=sound, result_backend="memory://"))
+    async with app:
+        await app.start(burst=True)
 
 
 async def test_any_node_will_do(lab: Lab) -> None:

@@ -172,7 +172,58 @@ async def test_a_server_that_was_emptied(url: str, server: Redis) -> None:
         assert await found(other, wants("tenant", 1)) == 0
 
 
+async def test_a_server_that_was_emptied_is_told_again_what_to_index(url: str, server: Redis) -> None:
+    """By whoever works with it first."""
+    async with RedisEngine(url) as engine, RedisEngine(url) as other:
+        await engine.declare(["user"])
+        await engine.declare(["tenant"])
+        await other.submit([make_job(metadata=dumps({"user": 1}))])
+        server.flushall()
+        await engine.submit([make_job(metadata=dumps({"user": 1}))])
+        await other.submit([make_job(metadata=dumps({"user": 1}))])
+        assert await other.declare(["tenant", "user"]) == {"tenant", "user"}
+        assert server.zcard("mognet:{app}:has:1") + server.zcard("mognet:{app}:has:2") == 2
+        assert await found(engine, wants("user", 1)) == 2
+        await other.declare(["user"], only=True)
+        await engine.submit([make_job(metadata=dumps({"user": 1, "tenant": 1}))])
+        assert set(engine._indexing.paths.numbers) == {"user"}
+
+
 # --- changes
+
+
+async def test_what_was_read_before_a_server_was_emptied_is_no_place_in_what_came_since(url: str, server: Redis) -> None:
+    """However much has changed there until the reader comes back; also if there was nothing to be read when it left."""
+    async with RedisEngine(url) as engine, RedisEngine(url) as other:
+        for before in (0, 3):
+            place = (await engine.changes(None)).at
+            for _ in range(before):
+                await engine.submit([make_job()])
+                place = (await engine.changes(place)).at
+            server.flushdb()
+            start = (await other.changes(None)).at
+            jobs = [make_job() for _ in range(5)]
+            await other.submit(jobs)
+            assert {each.record.id for each in (await other.changes(start)).changed} == {job.id for job in jobs}
+            assert (await engine.changes(place)).lost
+            assert not (await engine.changes(start)).lost
+
+
+async def test_a_replica_that_had_not_got_the_last_writes(url: str, server: Redis) -> None:
+    """Whoever had read those is told of what changes on it."""
+    async with RedisEngine(url) as engine:
+        await engine.changes(None)
+        await engine.submit([make_job()])
+        saved = {key: server.dump(key) for key in server.keys()}
+        await engine.submit([make_job() for _ in range(3)])
+        place = (await engine.changes(None)).at
+        server.flushdb()
+        for key, value in saved.items():
+            server.restore(key, 0, value)
+        jobs = [make_job() for _ in range(5)]
+        await engine.submit(jobs)
+        changes = await engine.changes(place)
+        assert {each.record.id for each in changes.changed} == {job.id for job in jobs}
 
 
 async def test_no_notes_for_nobody(url: str, server: Redis) -> None:

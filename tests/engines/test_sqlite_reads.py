@@ -104,7 +104,7 @@ async def test_a_count_while_jobs_come_and_go(path: Path, by: str) -> None:
 
         before = await count()
         more = [make_job("other") for _ in range(3)]
-        meddler = Meddler(path, records.delete([job.id for job in jobs[:2]]), submitting.submit(more, True))
+        meddler = Meddler(path, records.delete([job.id for job in jobs[:2]], ()), submitting.submit(more, True))
         answers, after = await meddler.answers(engine, count)
         assert sum(before.values()) == 5
         assert sum(dict(after).values()) == 6  # type: ignore[call-overload]

@@ -61,6 +61,13 @@ async def shout(context: Context) -> None:
     import logging
 
     logging.getLogger("kitchen").warning("hot\\x1b[2J\\rcold")
+
+
+@app.task
+async def talk(context: Context) -> None:
+    async for _ in context.track(range(300)):
+        print("…", flush=True)
+        await asyncio.sleep(0.1)
 """
 
 Mognet = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -121,7 +128,7 @@ class TestRun:
         first, second, third = until(worker, "ready in")
         assert re.fullmatch(r"mognet \S+ · sqlite:///\S+/\.mognet/kitchen\.db · node \d+@\S+ · 7 slots", first)
         assert str(tmp_path / ".mognet" / "kitchen.db") in first
-        assert second == "5 tasks · 1 queue: tasks"
+        assert second == "6 tasks · 1 queue: tasks"
         assert re.fullmatch(r"ready in \d+\.\d\d s — Ctrl-C stops it gently", third)
         worker.send_signal(signal.SIGINT)
         assert until(worker, "stopped")[0] == "SIGINT: stopping"
@@ -247,16 +254,19 @@ def test_poll_shows_one_document_per_line(start: Start, mognet: Mognet) -> None:
     assert looking.returncode == 130
 
 
-def test_a_closed_pipe_ends_quietly(mognet: Mognet, environment: dict[str, str], tmp_path: Path) -> None:
-    mognet("submit", "cook", "dish=soup")
-    line = f"'{sys.executable}' -m mognet meals tasks list --poll 0.05 --json | head -n 1"
+@pytest.mark.parametrize("words", ["tasks list --poll 0.05 --json", "tasks watch ID --json", "tasks watch ID", "tasks logs ID -f"])
+def test_a_closed_pipe_ends_quietly(start: Start, mognet: Mognet, environment: dict[str, str], tmp_path: Path, words: str) -> None:
+    environment |= {"MOGNET_KEEP_LOGS": "10", "MOGNET_KEEP_PRINTS": "true"}
+    id = mognet("submit", "talk").stdout.strip()
+    start("run")
+    line = f"'{sys.executable}' -m mognet meals {words.replace('ID', id)} | head -n 1"
     done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=True)
-    assert json.loads(done.stdout)[0]["name"] == "meals.cook"
+    assert done.stdout.count("\n") == 1
     assert done.stderr == ""
 
 
 def test_an_unreachable_engine(mognet: Mognet) -> None:
-    done = mognet("tasks", "list", "--url", "sqlite:////proc/nowhere/jobs.db")
+    done = mognet("submit", "cook", "dish=soup", "--url", "sqlite:////proc/nowhere/jobs.db")
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith("error: the engine cannot be reached: /proc/nowhere/jobs.db cannot be made")
     assert done.stderr.count("\n") == 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mognet import Backoff, settling, worker
+from mognet import Backoff, claiming, settling
 from mognet.backoff import worth_saying
 
 
@@ -48,5 +48,5 @@ def test_a_log_tells_of_the_first_failures_and_then_of_ever_fewer() -> None:
 
 def test_who_asks_an_engine_asks_again_within_a_second() -> None:
     """However long it was away: that its server is not stormed is its own business."""
-    for backoff in (worker._RECONNECT, settling._AGAIN):
+    for backoff in (claiming.RECONNECT, settling._AGAIN):
         assert backoff.ceiling(1000) <= 1

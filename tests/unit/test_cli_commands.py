@@ -425,7 +425,7 @@ class TestUsage:
 
     def test_a_store_of_a_newer_mognet_is_refused(self, mognet: Mognet, tmp_path: Path) -> None:
         file = tmp_path / "newer.db"
-        assert mognet("--url", f"sqlite:///{file}", "tasks", "list").code == 0
+        assert mognet("--url", f"sqlite:///{file}", "store", "migrate").code == 0
         with closing(sqlite3.connect(file)) as connection:
             connection.execute("PRAGMA user_version = 99")
         for words in (("tasks", "list"), ("run",), ("submit", "cook", "dish=x")):

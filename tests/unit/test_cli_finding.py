@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -21,6 +21,7 @@ from mognet import App, Request
 from mognet.cli.failures import CommandError
 from mognet.cli.filters import parse_where
 from mognet.engines.memory import MemoryEngine
+from mognet.exceptions import NotRetryable
 from mognet.records import Reindexed
 
 from . import test_cli_commands as commands
@@ -336,3 +337,83 @@ def test_ids_are_looked_up_before_anything_is_done(jobs: list[str], mognet: Mogn
     assert mognet("tasks", "retry", jobs[1], str(uuid4())).code == 3
     assert mognet("tasks", "delete", jobs[1], "abc", "--yes").code in (2, 3)
     assert mognet("tasks", "get", jobs[1], "--json").json["state"] == "FAILURE"
+
+
+class TestSeveral:
+    """Jobs that are named, of which one cannot be dealt with: what was done is told, and that nothing was."""
+
+    def test_one_is_refused_at_once(self, jobs: list[str], mognet: Mognet) -> None:
+        good, bad, waiting = jobs
+        for words in (["retry", bad, good], ["revoke", waiting, good], ["retry", bad, str(uuid4())]):
+            said = mognet("tasks", *words, "--json")
+            assert (said.code, said.json) == (3 if words[2] != good else 5, [])
+            assert said.err.count("\n") == 1
+            assert mognet("tasks", *words).out == ""
+        assert mognet("tasks", "retry", good, "--json").out == "", "one id has no list"
+
+    def test_a_tombstone_among_them(self, jobs: list[str], mognet: Mognet) -> None:
+        unborn = str(uuid4())
+        assert mognet("tasks", "revoke", unborn, "--force").code == 0
+        said = mognet("tasks", "retry", jobs[1], unborn, "--json")
+        assert (said.code, said.json) == (5, [])
+        assert "it was revoked before it was submitted" in said.err
+        assert mognet("tasks", "get", jobs[1], "--json").json["state"] == "FAILURE", "none runs again"
+
+    def test_one_is_refused_on_the_way(self, app: App, jobs: list[str], mognet: Mognet, monkeypatch: pytest.MonkeyPatch) -> None:
+        retry = app.retry
+
+        async def lost(id: UUID, **wish: Any) -> Any:
+            if str(id) == second:
+                raise NotRetryable(id, "what it was called with is not kept any more")
+            return await retry(id, **wish)
+
+        (second,) = map(str, submit(app, burn()))
+        work(app)
+        monkeypatch.setattr(app, "retry", lost)
+        said = mognet("tasks", "retry", jobs[1], second, "--json")
+        assert (said.code, [job["id"] for job in said.json]) == (5, [jobs[1]])
+        assert "is not kept any more" in said.err
+        assert mognet("tasks", "get", jobs[1], "--json").json["state"] == "PENDING"
+
+
+def test_no_state_is_not_any_state(jobs: list[str], mognet: Mognet) -> None:
+    """An empty variable of a shell must not make a command be about all jobs."""
+    for command in ("retry", "revoke", "delete", "list"):
+        for words in (["--state", ""], ["--state", " , ", "--where", "tenant_id=acme"]):
+            said = mognet("tasks", command, *words, *(["--yes"] if command != "list" else []))
+            assert said.code == 2
+            assert "--state names no state" in said.err
+    assert [job["state"] for job in mognet("tasks", "list", "--json").json] == ["PENDING", "FAILURE", "SUCCESS"]
+
+
+def test_a_store_that_is_not_there_is_not_made(mognet: Mognet, tmp_path: Path) -> None:
+    file = tmp_path / "mistyped.db"
+    for words in (
+        *(["tasks", each] for each in ("list", "count", "watch")),
+        ["tasks", "get", "abc"],
+        ["tasks", "delete", "--state", "failure", "--yes"],
+        ["queues", "list"],
+        ["nodes", "status"],
+        ["store", "reindex"],
+        ["top"],
+    ):
+        said = mognet("--url", f"sqlite:///{file}", *words)
+        assert said.code == 4
+        assert said.err.startswith(f"error: the engine cannot be reached: there is no store at {file}: the first `run`,")
+        assert not file.exists()
+    assert mognet("--url", f"sqlite:///{file}", "store", "info").code == 0, "which says that there is none yet"
+    assert not file.exists()
+    assert mognet("--url", f"sqlite:///{file}", "submit", "cook", "dish=soup").code == 0
+    assert mognet("--url", f"sqlite:///{file}", "tasks", "count", "--json").json == {"PENDING": 1}
+
+
+def test_any_key_can_be_a_label(mognet: Mognet) -> None:
+    words = ["--metadata", "user-id=ada", "--metadata", "a.b:=1", "--metadata", "d:e=f"]
+    id = mognet("submit", "cook", "dish=soup", *words).out.strip()
+    assert mognet("tasks", "get", id, "--json").json["metadata"] == {"user-id": "ada", "a.b": 1, "d:e": "f"}
+    said = mognet("submit", "cook", "dish=soup", "--metadata", "=ada")
+    assert (said.code, said.err) == (2, "error: --metadata '=ada' is no label: write key=text, key:=JSON, or key=@FILE\n")
+
+
+def test_a_column_of_no_key(jobs: list[str], mognet: Mognet) -> None:
+    assert "there is no column 'metadata:';" in mognet("tasks", "list", "--columns", "id,metadata:").err

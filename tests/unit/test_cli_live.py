@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,11 @@ from rich.console import Console
 from mognet import App, AppConfig, Context, Result
 from mognet.cli import desk as desk_module
 from mognet.cli.desk import Desk
+from mognet.cli.display import Column
 from mognet.cli.failures import FAILED, OK
+from mognet.cli.follow import _Live
+from mognet.cli.joblogs import show_logs
+from mognet.cli.listing import _COLUMNS, _USUAL, list_sheet
 from mognet.cli.options import Options
 from mognet.cli.picture import Picture
 from mognet.cli.top import Controls, show_top, where
@@ -30,6 +35,7 @@ from mognet.cli.tree import show_tree
 from mognet.cli.watch import Board, watch_tasks
 from mognet.codec import describe_error
 from mognet.control import NodeStatus, Status
+from mognet.exceptions import ConnectionError
 from mognet.records import Record
 from mognet.states import ResultState
 
@@ -97,12 +103,15 @@ class TestWatch:
 
     async def test_json_is_one_event_per_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         app = kitchen()
-        [good] = await served(app, "cook")
+        [good, bad] = await served(app, "cook", "burn")
         assert await watch_tasks(Desk(app, Options(), json=True), [str(good.id)]) == OK
         events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert {event["id"] for event in events} == {str(good.id)}
-        assert events[-1]["state"] == "SUCCESS"
+        assert (events[-1]["state"], events[-1]["error"]) == ("SUCCESS", None)
         assert events[-1]["progress"]["message"] == "stirring"
+        assert await watch_tasks(Desk(app, Options(), json=True), [str(bad.id)]) == FAILED
+        last = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (last["state"], last["error"]) == ("FAILURE", {"type": "ValueError", "message": NASTY})
         await closed(app)
 
     async def test_all_that_runs(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +137,55 @@ class TestWatch:
         await waiting.delete()
         assert await watching == FAILED
         assert "is gone" in capsys.readouterr().err
+        await closed(app)
+
+
+class TestOutage:
+    """What has been shown once goes on when the engine is back."""
+
+    @pytest.fixture
+    def fails(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+        """Lets a method of the engine fail, from its second call on, three times."""
+        monkeypatch.setattr(desk_module, "AGAIN", 0.0)
+        left = {}
+
+        def spoil(app: App, method: str, after: int) -> None:
+            works, left[method] = getattr(app.engine, method), after + 3
+
+            async def spoilt(*args: Any, **kwargs: Any) -> Any:
+                left[method] -= 1
+                if 0 <= left[method] < 3:
+                    raise ConnectionError("gone")
+                return await works(*args, **kwargs)
+
+            monkeypatch.setattr(app.engine, method, spoilt)
+
+        yield spoil
+        assert left
+        assert all(number < 0 for number in left.values())
+
+    async def test_logs(self, capsys: pytest.CaptureFixture[str], fails: Any) -> None:
+        app = kitchen()
+        [good] = await served(app, "cook")
+        fails(app, "logs", 1)
+        assert await show_logs(Desk(app, Options()), str(good.id), follow=True, most=None) == OK
+        await closed(app)
+
+    async def test_a_tree(self, capsys: pytest.CaptureFixture[str], fails: Any) -> None:
+        app = kitchen()
+        [menu] = await served(app, "menu")
+        fails(app, "get", 3)
+        assert await show_tree(Desk(app, Options()), str(menu.id), None, None, None, watch=True) == OK
+        assert capsys.readouterr().out.count("cook") >= 2
+        await closed(app)
+
+    async def test_why_a_job_failed(self, capsys: pytest.CaptureFixture[str], fails: Any) -> None:
+        app = kitchen()
+        [bad] = await served(app, "burn")
+        await bad.wait()
+        fails(app, "value", 0)
+        assert await watch_tasks(Desk(app, Options()), [str(bad.id)]) == FAILED
+        assert "ValueError" in capsys.readouterr().out
         await closed(app)
 
 
@@ -207,7 +265,9 @@ def full(results: dict[UUID, Result[Any]], failed: dict[UUID, Result[Any]]) -> P
     numbers = ("ready", "scheduled", "running", "suspended", "workers")
     queues = [{"queue": f"q{n}"} | dict.fromkeys(numbers, 1_000_000) for n in range(9)]
     running = {id: result for id, result in results.items() if result.state == "RUNNING"}
-    return Picture("mognet kitchen", queues, nodes, running, failed, dict.fromkeys(failed, error), place="sqlite:///" + "x" * 100)
+    return Picture(
+        "mognet kitchen", queues, nodes, running, failed, dict.fromkeys(failed, error), place="sqlite:///" + "x" * 100, looked=True
+    )
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (50, 12), (40, 10), (30, 6), (200, 70)])
@@ -222,7 +282,7 @@ def test_pictures_fit_the_window(width: int, height: int) -> None:
         assert all(len(line) <= width for line in lines)
         assert "\x1b]" not in "".join(lines)
     assert "20 RUNNING" in drawn(board, width, height)[-1] or width <= 50
-    assert re.match(r"kit\S* +\w{8} RUNNING", drawn(board, width, height)[0]) or width < 40
+    assert re.match(r"\S*\.0 +\w{8} RUNNING", drawn(board, width, height)[0]) or width < 40
     assert drawn(picture, width, height)[-1] == "q quits"
     assert "9,000,000 ready, 9,000,000 running" in drawn(picture, width, height)[0] or width <= 50
 
@@ -241,7 +301,7 @@ def test_a_small_window_loses_rows_and_columns_before_tables() -> None:
         ["ID", "+18", "TASK", "TOOK", "DONE"],
         ["ID", "+18", "TASK", "STATE", "AGO", "NOTE"],
     ]
-    assert sum("kitchen." in line for line in drawn(picture, 50, 12)) == 4
+    assert sum(bool(re.search(r"\w{8}  \S*name\.\d+ ", line)) for line in drawn(picture, 50, 12)) == 4
     text = "\n".join(drawn(picture, 80, 24))
     assert all(title in text for title in ("QUEUE", "NODE", "STATE", "SCHEDULED", "… and "))
     whole = "\n".join(drawn(picture, 250, 100))
@@ -249,6 +309,53 @@ def test_a_small_window_loses_rows_and_columns_before_tables() -> None:
     assert "more" not in whole
     tables = [line for line in drawn(picture, 50, 8) if " TASK" in line or "READY" in line]
     assert len(tables) == 3, "what runs, what failed, and the queues"
+
+
+@pytest.mark.parametrize(
+    ("width", "titles"), [(90, "ID TASK QUEUE STATE AGE TOOK TRY NOTE"), (50, "ID TASK STATE NOTE"), (26, "ID TASK STATE")]
+)
+def test_a_narrow_list_does_without_columns_and_says_so(width: int, titles: str) -> None:
+    rows = [
+        ["0123abcd", "shop.orders.parcels.pack_with_care", "a-rather-long-queue", "SUSPENDED", "59 min", "9.9 s", "1", "50% " + "x" * 99]
+    ]
+    lines = drawn(list_sheet([_COLUMNS[name][0] for name in _USUAL], rows), width, 24)
+    assert lines[0].split() == titles.split()
+    assert lines[1].startswith("0123abcd  …")
+    assert "SUSPENDED" in lines[1]
+    assert "shop.orders.parcels.pack_with_care".endswith(lines[1].split()[1].removeprefix("…"))
+    assert all(len(line) <= width for line in lines)
+    missing = [title for title in ("QUEUE", "TRY", "TOOK", "AGE", "NOTE") if title not in titles]
+    said = "".join(lines[2:]).removesuffix("…")
+    assert f"… a wider window shows {', '.join(missing)}, too".startswith(said)
+    assert bool(said) == bool(missing)
+
+
+@pytest.mark.parametrize("width", [36, 50, 80])
+def test_a_narrow_line_of_a_call_keeps_id_and_state(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None)
+    line = _Live(console)
+    result = next(result for result in many() if result.state == "RUNNING")
+    line(Result(result.record._replace(name="module.of.a.package." * 5 + "pack"), None))  # type: ignore[arg-type]
+    console.print(line.render())
+    [said] = out.getvalue().splitlines()
+    assert re.search(rf"…\S*k {str(result.id)[:8]} RUNNING", said)
+    assert len(said) <= width
+
+
+def test_a_narrow_list_of_chosen_columns_keeps_the_first() -> None:
+    columns = [
+        Column("CREATED"),
+        Column("tenant_id", shrink=True),
+        Column("STATE"),
+        Column("METADATA", shrink=True),
+        Column("NODE", shrink=True),
+    ]
+    rows = [["2026-11-26 20:53:38", "acme" * 9, "RUNNING", "{" * 50, "x" * 30]]
+    lines = drawn(list_sheet(columns, rows), 50, 24)
+    assert lines[0].split() == ["CREATED", "tenant_id", "STATE"]
+    assert lines[1].startswith("2026-11-26 20:53:38  acme")
+    assert lines[2] == "… a wider window shows NODE, METADATA, too"
 
 
 def test_what_is_typed_at_top() -> None:
@@ -326,7 +433,9 @@ def terminal(tmp_path: Path) -> Any:
     pty = pytest.importorskip("pty", reason="terminals as Unix has them")
     (tmp_path / "live.py").write_text(SOURCE)
 
-    def run(*words: str, types: bytes = b"", when: str = "", then: bytes = b"", after: str = "", **environment: str) -> str:
+    def run(
+        *words: str, types: bytes | signal.Signals = b"", when: str = "", then: bytes = b"", after: str = "", **environment: str
+    ) -> str:
         leader, follower = pty.openpty()
         env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI")}
         env |= {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"} | environment
@@ -343,7 +452,7 @@ def terminal(tmp_path: Path) -> Any:
                     break
                 said += piece
                 if types and when.encode() in said:
-                    os.write(leader, types)
+                    process.send_signal(types) if isinstance(types, signal.Signals) else os.write(leader, types)
                     types, when, then = then, after, b""
             process.wait(20)
         finally:
@@ -395,6 +504,37 @@ class TestTerminal:
             assert said.rstrip().endswith("code 130")
             assert "Traceback" not in said
             assert "\x1b[?25h" in said  # the cursor is shown again
+
+    def test_what_is_typed_does_not_tear_the_picture(self, terminal: Any) -> None:
+        said = terminal("tasks", "watch", types=b"\nxyz\n", when="cook")
+        assert "xyz" not in said
+        assert said.rstrip().endswith("code 0")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_other_signals_leave_the_terminal_as_it_was(self, terminal: Any, number: signal.Signals) -> None:
+        for words in (("top",), ("tasks", "watch")):
+            said = terminal(*words, types=number, when="cook")
+            assert said.rstrip().endswith(f"code {128 + number}")
+            assert "Traceback" not in said
+            assert "\x1b[?25h" in said
+            assert said.count("\x1b[?1049h") == said.count("\x1b[?1049l")
+
+    def test_a_terminal_that_cannot_be_drawn_on(self, terminal: Any) -> None:
+        said = terminal("tasks", "watch", TERM="dumb")
+        assert "RUNNING" in said
+        assert "SUCCESS 10/10" in said
+        assert "\x1b" not in said
+        said = terminal("top", TERM="dumb")
+        assert "no failures" in said
+        assert said.rstrip().endswith("code 0")
+        said = terminal("call", "cook", TERM="dumb")
+        assert "RUNNING on" in said
+        assert "\x1b" not in said
+
+    def test_top_says_nothing_before_it_has_looked(self, terminal: Any) -> None:
+        said = terminal("top", types=b"q", when="cook")
+        assert "looking …" in said.partition("RUNNING")[0]
+        assert "no worker answers" not in said
 
     def test_the_line_of_a_call(self, terminal: Any) -> None:
         said = terminal("call", "cook")

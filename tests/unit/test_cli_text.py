@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mognet.cli.display import Column, Lines, Sheet, Span, console
+from mognet.cli.display import Column, Lines, Sheet, Span, console, last_of
 from mognet.cli.failures import CommandError, report
 from mognet.cli.logsetup import TEXT, JSONFormatter, SafeFormatter
 from mognet.cli.text import age, clean, clean_lines, json_text, plural, span
@@ -90,7 +90,9 @@ class TestNastyText:
 def test_clean_keeps_words_apart_and_other_languages_whole() -> None:
     assert clean("a\r\nb\tc") == "a b c"
     assert clean("Grüße 世界 👩‍🍳 שלום") == "Grüße 世界 👩‍🍳 שלום"
-    assert clean_lines("a\n  b\x1b[0m") == ["a", "  b[0m"]
+    assert clean_lines("a\n  b\x1b[0m") == ["a", "  b"]
+    assert clean("\x1b[1;31mred\x1b[m \x1b[38:2::1:2:3mrgb") == "red rgb"
+    assert clean("\x1b[2Jx") == "[2Jx"
 
 
 def test_markup_and_emoji_codes_are_no_commands() -> None:
@@ -155,6 +157,29 @@ class TestTables:
         assert first.startswith("0123abcd  shop.mail.send     5 s  xxx")
         assert len(first.rstrip()) <= 80
         assert first.rstrip().endswith("…")
+
+    def test_columns_stand_below_each_other_whatever_the_script(self) -> None:
+        sheet = Sheet(
+            [Column("TASK"), Column("N", right=True), Column("AGE")],
+            [["日本語", "1", "a"], ["e\u0301té", "世", "b"], ["abcdefg", "10", "c"]],
+        )
+        lines = sheet.plain().split("\n")
+        assert lines == ["TASK      N  AGE", "日本語    1  a", "e\u0301té      世  b", "abcdefg  10  c"]
+
+    def test_the_end_of_a_name_is_what_is_kept(self) -> None:
+        assert last_of("shop.pack", 9) == "shop.pack"
+        assert last_of("shop.pack", 6) == "….pack"
+        assert last_of("日本語のタスク", 6) == "…スク"
+        assert last_of("日本", 1) == "…"
+
+    def test_a_line_that_is_cut_cuts_the_beginning_of_the_name(self) -> None:
+        line = ["└── ", Span("package." * 9 + "pack", shrink=True), " ", Span("0123abcd"), " SUSPENDED"]
+        screen = console(color=False)
+        for width, name in ((50, "…ge.package.pack"), (40, "…package.pack")):
+            screen.width = width
+            with screen.capture() as captured:
+                screen.print(Lines([line], cut=True).rich(width))
+            assert captured.get().rstrip() == f"└── {name} 0123abcd SUSPENDED"
 
     def test_empty(self) -> None:
         assert Sheet([Column("A")], empty="no jobs found").plain() == "no jobs found"

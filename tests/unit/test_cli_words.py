@@ -112,7 +112,7 @@ class TestLabels:
             Label("{nope}")
 
     def test_stored_braces_are_no_fields(self) -> None:
-        assert Label("{name}").of(result(name="{id}\x1b[0m")) == "{id}[0m"
+        assert Label("{name}").of(result(name="{id}\x1b[0m")) == "{id}"
 
 
 class Dish(BaseModel):
@@ -229,7 +229,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("import no_such_module", "cli_mod", r"ModuleNotFoundError: No module named 'no_such_module' \(cli_mod.py:1\)"),
         ("def f(:", "cli_mod", r"SyntaxError: .*\(cli_mod.py:1\)"),
         ("raise SystemExit(3)", "cli_mod", r"SystemExit: 3 \(cli_mod.py:1\)"),
-        ("from mognet import App\napp = App('')", "cli_mod", r"an app's name is 1 to 100 characters.*\(cli_mod.py:2\)"),
+        ("from mognet import App\napp = App('')", "cli_mod", r"^an app's name is 1 to 100 characters.* — found at cli_mod.py:2$"),
+        (
+            "from mognet import AppConfig\nAppConfig(lease='x')",
+            "cli_mod",
+            r"cannot be imported: ValidationError: .*lease.*\(cli_mod.py:2\)$",
+        ),
         ("", "cli_other", "there is no module 'cli_other' in"),
         ("", "cli_mod.sub", "cannot be imported|there is no module 'cli_mod.sub'"),
         ("", "cli_mod.py", "is a file, and an app is named by its module: write cli_mod$"),
@@ -245,6 +250,13 @@ def test_an_app_that_cannot_be_loaded(folder: Path, source: str, spec: str, says
         find_app(spec)
     assert error.value.code == 2
     assert "\n" not in str(error.value)
+
+
+def test_a_wrong_variable_is_no_fault_of_the_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "cli_mod.py").write_text("from mognet import App\napp = App('k')")
+    monkeypatch.setenv("MOGNET_MAX_RETRIES", "x")
+    with pytest.raises(CommandError, match=r"^MOGNET_MAX_RETRIES: max_retries: Input should be a valid integer.* — found at cli_mod.py:2$"):
+        find_app("cli_mod")
 
 
 def test_an_app_that_can(folder: Path) -> None:

@@ -338,3 +338,11 @@ records = st.builds(
 @given(records, st.none() | plain.map(dumps))
 def test_a_done_signal_carries_record_and_value(record: Record, value: bytes | None) -> None:
     assert unpack_done(pack_done(record, value)) == (record, value)
+
+
+def test_what_is_refused_is_named_in_short() -> None:
+    with pytest.raises(InvalidMetadata, match="key 'n' cannot be stored: .* or a number with too many digits"):
+        dump_metadata({"n": 10**5000})
+    with pytest.raises(InvalidMetadata, match="the largest key is 'kkk") as error:
+        dump_metadata({"k" * 20_000: 1}, limit=1000)
+    assert len(str(error.value)) < 300

@@ -20,7 +20,7 @@ from mognet.codec import dump_metadata, loads
 from mognet.cursors import write_cursor
 from mognet.engines.memory import MemoryEngine
 from mognet.exceptions import InvalidCursor, InvalidQuery
-from mognet.finding import Indexes, name_groups
+from mognet.finding import Indexes, name_groups, read_metadata
 from mognet.labels import label
 from mognet.outcomes import failed, paused, revoke, succeeded
 from mognet.records import Job, Query, Record
@@ -270,6 +270,15 @@ async def test_bad_filters_are_named(backend: ResultBackend, filters: dict[str, 
         backend.find(**filters)
     with pytest.raises(InvalidQuery, match=f"(?s){says}"):
         await backend.count(**filters)
+
+
+def test_what_goes_through_values_is_a_list_of_them() -> None:
+    tenants = {"acme": 1, "zoo": 2}
+    for values in (["acme", "zoo"], set(tenants), tenants.keys(), dict(enumerate(tenants)).values(), (each for each in tenants)):
+        assert read_metadata({"tenant": values}) == read_metadata({"tenant": ["acme", "zoo"]})
+    with pytest.raises(InvalidQuery, match="the list of values is empty"):
+        read_metadata({"tenant": iter([])})
+    assert read_metadata({"tenant": "acme"}) != read_metadata({"tenant": ["a", "c", "m", "e"]})
 
 
 async def test_bad_questions_are_named(backend: ResultBackend) -> None:

@@ -51,12 +51,15 @@ def test_hostile_values_are_left_out(value: bytes) -> None:
 def test_of_headers_that_differ_none_is_taken() -> None:
     twice = [(b"x-tenant", b"a"), (b"X-Tenant", b"b")]
     assert taken(twice, headers={"X-Tenant": "tenant"})[0] == {}
-    assert taken([twice[0], twice[0]], headers={"X-Tenant": "tenant"})[0] == {"tenant": "a"}
+    assert taken([twice[0], twice[0], (b"x-tenant", b" a")], headers={"X-Tenant": "tenant"})[0] == {"tenant": "a"}
+    for spoilt in (b"\xff", b"b" * 300, b""):
+        assert taken([twice[0], (b"x-tenant", spoilt)], headers={"X-Tenant": "tenant"})[0] == {}
 
 
 def test_baggage_by_the_specification() -> None:
     line = " key1 = value1 ; prop=1;p2 ,key2=a%2Cb%20c%C3%A9,key3=%FF,key4,=x,key1=again,evil=1"
-    assert read_baggage(line, {"key1", "key2", "key3", "key4"}) == {"key1": "value1", "key2": "a,b cé"}
+    assert read_baggage(line, {"key1", "key2", "key3", "key4"}) == {"key2": "a,b cé"}, "of two that differ, neither"
+    assert read_baggage("a=1,b=%ff,a=1,b=2,a=%31", {"a", "b"}) == {"a": "1"}
     assert read_baggage("k=" + "v" * MAX_BAGGAGE, {"k"}) == {}
     assert read_baggage("k=%0d%0aSet-Cookie", {"k"}) == {}
     assert taken([(b"baggage", b"a=1"), (b"baggage", b"b=2")], baggage={"a", "b"})[0] == {"a": "1", "b": "2"}
@@ -65,6 +68,8 @@ def test_baggage_by_the_specification() -> None:
 def test_a_header_goes_before_baggage() -> None:
     both = [(b"baggage", b"tenant=bag"), (b"x-tenant", b"head")]
     assert taken(both, headers={"X-Tenant": "tenant"}, baggage={"tenant"})[0] == {"tenant": "head"}
+    for spoilt in (b"other", b"\xff", b"\0"):  # added by somebody who also chose the baggage
+        assert taken([*both, (b"x-tenant", spoilt)], headers={"X-Tenant": "tenant"}, baggage={"tenant"})[0] == {}
 
 
 @pytest.mark.parametrize(
@@ -109,13 +114,27 @@ def test_only_named_and_plain_keys_go_out() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"headers": {"bad name": "x"}}, {"headers": {"a\r\n": "x"}}, {"baggage": {"a b"}}, {"baggage": {"a=b"}}, {"baggage": "tenant"}],
+    [
+        {"headers": {"bad name": "x"}},
+        {"headers": {"a\r\n": "x"}},
+        {"baggage": {"a b"}},
+        {"baggage": {"a=b"}},
+        {"baggage": "tenant"},
+        {"baggage": [5]},
+    ]
+    + [{"headers": "X-Tenant"}, {"headers": ["X-Tenant"]}, {"headers": {5: "x"}}, {"headers": {"": "x"}}],
 )
 def test_bad_names_are_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(ImproperlyConfigured):
         taken([], **options)
     with pytest.raises(ImproperlyConfigured):
         outgoing_headers(**options)
+
+
+@pytest.mark.parametrize("key", [5, None, "a\0", "\ud800"])
+def test_keys_that_no_job_could_have_are_refused_at_once(key: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match="is no key of metadata"):
+        taken([], headers={"X-Tenant": key})
 
 
 def test_what_a_stored_call_carries_goes_out_only_as_trace_context() -> None:

@@ -67,6 +67,42 @@ async def test_an_engine_that_cannot_be_reached_ends_no_watch(monkeypatch: pytes
     assert "watching goes on while the engine cannot be reached: gone" in caplog.text
 
 
+async def test_many_watches_say_once_that_the_engine_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hasten(monkeypatch)
+    engine = Shaky()
+    async with opened(engine) as hub:
+        cursor = await hub.cursor()
+        watches = [hub.watch(None, None, None, cursor) for _ in range(100)]
+        engine.broken = 500
+        waiting = [asyncio.create_task(take(watch)) for watch in watches]
+        while engine.broken:  # noqa: ASYNC110 - an engine that fails tells nobody
+            await asyncio.sleep(0)
+        new = job()
+        await engine.submit([new])
+        assert {event.id for event in await asyncio.gather(*waiting)} == {new.id}
+    assert caplog.text.count("cannot be reached") == 1
+
+
+async def test_cursors_are_those_of_the_store_as_it_is_now() -> None:
+    """It may have been emptied while nobody watched."""
+    engine = MemoryEngine()
+    async with opened(engine) as hub:
+        first = hub.watch(None, None, None, None)
+        with suppress(TimeoutError):
+            await take(first, 0.05)
+        await first.aclose()
+        engine._store.identity = "another"
+        watch = hub.watch(None, None, None, None)
+        with suppress(TimeoutError):
+            await take(watch, 0.05)
+        jobs = [job(), job()]
+        await engine.submit(jobs)
+        event = await take(watch)
+        assert (await take(hub.watch(None, None, None, event.cursor))).id == jobs[1].id
+
+
 async def test_when_notes_do_not_reach_back_all_is_told_in_its_latest_state(small: None) -> None:
     """Also what changed in jobs that have ended, of which nothing but a note says when."""
     now = [1_000_000.0]

@@ -16,7 +16,7 @@ from mognet.cli.failures import FAILED, OK, TIMED_OUT, USAGE, CommandError
 from mognet.cli.follow import Follower, follower
 from mognet.cli.ids import short
 from mognet.cli.jobs import describe, end_of
-from mognet.cli.taskargs import find_task, make_request, parse_values
+from mognet.cli.taskargs import find_task, make_request, parse_labels
 from mognet.cli.text import clean, json_text, span
 from mognet.codec import dumps, loads
 from mognet.exceptions import MognetError, ResultValueLost
@@ -46,7 +46,7 @@ def prepare(desk: Desk, wanted: Call) -> Request[Any]:
     """The request that the words stand for. Raises :class:`CommandError`."""
     task = find_task(desk.app, wanted.task)
     delay = None if wanted.delay is None else parse_duration(wanted.delay, "--delay")
-    metadata = parse_values(wanted.metadata, option="--metadata ")
+    metadata = parse_labels(wanted.metadata)
     request = make_request(desk.app, task, wanted.values)
     try:
         if wanted.priority is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -49,15 +50,17 @@ async def revoke_tasks(desk: Desk, ids: Sequence[str], which: Which, *, force: b
             raise CommandError("--force is for jobs that are named by their ids", USAGE)
         unfinished = frozenset(ResultState) - FINAL
         return await _all(desk, which, Deed("revoke", "revoked", "revoked", unfinished, unfinished, desk.app.revoke_many), yes=yes)
-    known = [await _known(desk, id, force=force) for id in ids]
-    for result in known:
-        if result is not None and result.done and not result.revoked and not force:
-            raise CommandError(f"job {result.id} has ended already ({result.state}); --force revokes what it has left unfinished", REFUSED)
-    targets = [UUID(parse_prefix(id)) if result is None else result.id for id, result in zip(ids, known, strict=True)]
-    results = [await desk.app.revoke(target, force=force) for target in targets]
-    below = ["" if result is None else _below(result) for result in known]
-    lines = [f"{_name(result)}{result.id} is {result.state}{more}" for result, more in zip(results, below, strict=True)]
-    return await _tell(desk, results, lines)
+    async with _told(desk, ids) as told:
+        known = [await _known(desk, id, force=force) for id in ids]
+        for before in known:
+            if before is not None and before.done and not before.revoked and not force:
+                raise CommandError(
+                    f"job {before.id} has ended already ({before.state}); --force revokes what it has left unfinished", REFUSED
+                )
+        for id, before in zip(ids, known, strict=True):
+            result = await desk.app.revoke(UUID(parse_prefix(id)) if before is None else before.id, force=force)
+            told.append((result, f"{_name(result)}{result.id} is {result.state}{'' if before is None else _below(before)}"))
+    return OK
 
 
 def _below(before: Result[Any]) -> str:
@@ -88,17 +91,16 @@ async def retry_tasks(desk: Desk, ids: Sequence[str], which: Which, *, as_new: b
             return await desk.app.retry_many(as_new=as_new, delay=wait, **filters)
 
         return await _all(desk, which, Deed("retry", "retried", "will run again", FAILED, _BY_ITSELF, act), yes=yes)
-    known = [await find(desk.app.result_backend, id) for id in ids]
-    for result in known:
-        if not result.failed:  # then none is run again
-            raise CommandError(f"job {result.id} cannot be run again: it is {result.state}", REFUSED)
-    targets = [result.id for result in known]
-    results = [await desk.app.retry(target, as_new=as_new, delay=wait) for target in targets]
-    lines = [
-        f"{_name(result)}{target} runs again" + (f", as {result.id}" if as_new else "")
-        for target, result in zip(targets, results, strict=True)
-    ]
-    return await _tell(desk, results, lines)
+    async with _told(desk, ids) as told:
+        known = [await find(desk.app.result_backend, id) for id in ids]
+        for before in known:  # if one cannot, none is run again
+            if not before.failed or before.name is None:
+                why = f"it is {before.state}" if before.name is not None else "it was revoked before it was submitted"
+                raise CommandError(f"job {before.id} cannot be run again: {why}", REFUSED)
+        for before in known:
+            result = await desk.app.retry(before.id, as_new=as_new, delay=wait)
+            told.append((result, f"{_name(result)}{before.id} runs again" + (f", as {result.id}" if as_new else "")))
+    return OK
 
 
 async def delete_tasks(desk: Desk, ids: Sequence[str], which: Which, *, yes: bool) -> int:
@@ -166,15 +168,20 @@ async def _tell_count(desk: Desk, key: str, said: str, count: int) -> int:
     return OK
 
 
-async def _tell(desk: Desk, results: Sequence[Result[Any]], lines: Sequence[str]) -> int:
-    """About one job as such, about several as a list."""
+@asynccontextmanager
+async def _told(desk: Desk, ids: Sequence[str]) -> AsyncIterator[list[tuple[Result[Any], str]]]:
+    """What is put into the list is told in the end, also if an error keeps the rest from being done; as data, several ids make a list."""
+    done: list[tuple[Result[Any], str]] = []
 
     async def look() -> Answer:
-        data = [result.to_dict() for result in results]
-        return Answer(data[0] if len(data) == 1 else data, Lines([[line] for line in lines]))
+        data = [result.to_dict() for result, _ in done]
+        return Answer(data if len(ids) > 1 else data[0], Lines([[line] for _, line in done]))
 
-    await desk.show(look)
-    return OK
+    try:
+        yield done
+    finally:
+        if done or (desk.json and len(ids) > 1):
+            await desk.show(look)
 
 
 def _name(result: Result[Any]) -> str:

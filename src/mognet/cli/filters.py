@@ -86,6 +86,8 @@ def parse_states(words: list[str]) -> set[ResultState]:
             states.add(ResultState(word.upper()))
         except ValueError:
             raise CommandError(f"--state: there is no state {word!r}; there are: {', '.join(ResultState)}", USAGE) from None
+    if words and not states:
+        raise CommandError(f"--state names no state; there are: {', '.join(ResultState)}", USAGE)
     return states
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mognet.cli.display import STATE_STYLES, console
+from mognet.cli.display import STATE_STYLES, console, last_of, live
 from mognet.cli.ids import short
 from mognet.cli.text import clean, span
 from mognet.progress import Progress
@@ -16,10 +16,14 @@ from mognet.results import Result
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 
 BAR = 20
 """Columns of a bar."""
+
+LEAST = 24
+"""Columns that name and note need together, before there is a bar."""
 
 
 class Follower(Protocol):
@@ -35,7 +39,7 @@ class Follower(Protocol):
 @contextmanager
 def follower(*, color: bool) -> Iterator[Follower]:
     """A live line in a terminal; elsewhere, one line for each new state."""
-    if not sys.stderr.isatty():
+    if not live(sys.stderr):
         yield _Plain()
         return
     from rich.live import Live
@@ -84,17 +88,42 @@ class _Live:
         result = self._result
         if result is None:
             return Text("")
-        cells: list[RenderableType] = [self._spinner, *job_cells(result), Text(span(time.monotonic() - self._began))]
-        line = Table.grid(padding=(0, 1))
-        for _ in cells:
-            line.add_column(no_wrap=True)
-        last = Text(overflow="ellipsis", no_wrap=True)
+        note = Text(overflow="ellipsis", no_wrap=True)
         if result.progress is not None and result.progress.message:
-            last.append(f"{clean(result.progress.message)} ")
+            note.append(f"{clean(result.progress.message)} ")
         if result.node_id:
-            last.append(f"on {clean(result.node_id)}", "dim")
-        line.add_row(*cells, last)
+            note.append(f"on {clean(result.node_id)}", "dim")
+        job = [*job_cells(result), Text(span(time.monotonic() - self._began)), note]
+        line = Table.grid(padding=(0, 1))
+        line.add_row(self._spinner, job_table([job], self._screen.width - 2))
         return line
+
+
+def job_table(rows: Sequence[Sequence[RenderableType]], width: int) -> Table:
+    """Jobs, a line for each, of :func:`job_cells`, the time, and a note. Where there is little room, ids and states stay whole."""
+    from rich.table import Table
+    from rich.text import Text
+
+    widths = _widths(rows, width)
+    table = Table.grid(padding=(0, 1))
+    for number, cells in enumerate(widths):
+        table.add_column(no_wrap=True, overflow="ellipsis", justify="right" if number in (4, 5) else "left", width=cells)
+    for name, *others in rows:
+        table.add_row(Text(last_of(str(name), widths[0])), *others)
+    return table
+
+
+def _widths(rows: Sequence[Sequence[RenderableType]], width: int) -> list[int]:
+    """What each column gets: the name and the note share what the others leave."""
+    from rich.text import Text
+
+    found = [max(cell.cell_len if isinstance(cell, Text) else BAR for cell in column) for column in zip(*rows, strict=True)]
+    left = width - sum(found[1:-1]) - len(found)
+    if left < LEAST and found[3]:
+        found[3], left = 0, left + found[3]  # the bar gives way first
+    found[0] = max(1, min(found[0], max(left // 2, left - found[-1])))
+    found[-1] = max(1, min(found[-1], left - found[0]))
+    return found
 
 
 def job_cells(result: Result[Any]) -> list[RenderableType]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 
-from mognet.cli.desk import Answer, Desk, write
+from mognet.cli.desk import Answer, Desk, patiently, write
 from mognet.cli.display import Line, Lines, Span
 from mognet.cli.failures import OK
 from mognet.cli.ids import find
@@ -35,9 +36,9 @@ async def show_logs(desk: Desk, id: str, *, follow: bool, most: int | None) -> i
         for entry in entries:
             write(Answer(entry.to_dict(), Lines(_lines([entry]))), desk.options, json=desk.json, again=desk.json)
             seen = entry.number
-        await result.refresh()
+        await patiently(result.refresh)
         done = result.done  # asked before the entries: the last ones are written before a job's end
-        entries = await result.logs(after=seen)
+        entries = await patiently(functools.partial(result.logs, after=seen))
         if not entries and done:
             return OK
         if not entries:

@@ -16,6 +16,36 @@ _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.)")
 """What arrows and function keys send."""
 
 
+def _ours() -> bool:
+    """Whether this process may say how the terminal is to be: one in the background may not."""
+    try:
+        return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except OSError:  # a terminal of another session
+        return False
+
+
+@contextmanager
+def unechoed() -> Iterator[None]:
+    """Inside the context, the terminal does not show what is typed, which would tear what is drawn; it stays for who reads next."""
+    try:
+        import termios
+    except ImportError:  # not on this system
+        yield
+        return
+    if not _ours():
+        yield
+        return
+    stdin = sys.stdin.fileno()
+    before = termios.tcgetattr(stdin)
+    silent = [*before]
+    silent[3] &= ~termios.ECHO
+    try:
+        termios.tcsetattr(stdin, termios.TCSANOW, silent)
+        yield
+    finally:
+        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+
+
 @contextmanager
 def keys(hear: Callable[[str], None]) -> Iterator[None]:
     """Inside the context, each key that is pressed is handed over: a character; arrows and the like are left out.

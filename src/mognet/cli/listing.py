@@ -67,9 +67,14 @@ def note(result: Result[Any], error: ErrorInfo | None) -> Span | str:
     return "" if told is None else f"{percent(told)} {told.message or ''}".strip()
 
 
+def error_data(error: ErrorInfo | None) -> dict[str, str] | None:
+    """Why a job has failed, for JSON."""
+    return None if error is None else {"type": error.type_name.removeprefix("builtins:"), "message": error.message}
+
+
 _COLUMNS: dict[str, tuple[Column, _Cell]] = {
     "id": (Column("ID"), lambda row: row.short_id),
-    "task": (Column("TASK", shrink=True), lambda row: row.result.name or "-"),
+    "task": (Column("TASK", shrink=True, keep_end=True), lambda row: row.result.name or "-"),
     "queue": (Column("QUEUE", shrink=True), lambda row: row.result.queue_name),
     "state": (Column("STATE"), lambda row: state_span(row.result.state)),
     "age": (Column("AGE", right=True), lambda row: age(row.result.created)),
@@ -87,6 +92,10 @@ _COLUMNS: dict[str, tuple[Column, _Cell]] = {
     "metadata": (Column("METADATA", shrink=True), lambda row: json_text(row.result.metadata)),
 }
 _USUAL = ("id", "task", "queue", "state", "age", "took", "try", "note")
+_SPARE = ("QUEUE", "TRY", "TOOK", "AGE", "NOTE")
+"""What a narrow window does without, the first of it first."""
+_KEPT = ("ID", "TASK", "STATE")
+"""What it shows, however narrow it is."""
 _SAME = {"name": "task", "attempt": "try", "arguments": "args", "node_id": "node", "parent_id": "parent", "request_kwargs_repr": "args"}
 """Other words for columns: those of the JSON."""
 
@@ -116,7 +125,7 @@ def _columns(given: str | None) -> list[tuple[Column, _Cell]]:
         return [_COLUMNS[name] for name in _USUAL]
     words = [word for each in given.split(",") if (word := each.strip())]
     names = [word if word.startswith(METADATA) else _SAME.get(word.lower(), word.lower()) for word in words]
-    unknown = [name for name in names if name not in _COLUMNS and not name.startswith(METADATA)]
+    unknown = [name for name in names if name not in _COLUMNS and (name == METADATA or not name.startswith(METADATA))]
     if unknown or not names:
         known = f"{', '.join(_COLUMNS)}, {METADATA}KEY"
         raise CommandError(f"--columns: there is no column {', '.join(unknown) or given!r}; there are: {known}", USAGE)
@@ -139,4 +148,15 @@ async def _sheet(results: Sequence[Result[Any]], columns: Sequence[tuple[Column,
         errors = await asyncio.gather(*(result.error() for result in results))
     ids = shorten(result.id for result in results)
     rows = [Row(result, ids[result.id], error) for result, error in zip(results, errors, strict=True)]
-    return Sheet([column for column, _ in columns], [[cell(row) for _, cell in columns] for row in rows], empty="no jobs found")
+    return list_sheet([column for column, _ in columns], [[cell(row) for _, cell in columns] for row in rows])
+
+
+def list_sheet(columns: Sequence[Column], rows: Sequence[Sequence[Span | str]]) -> Sheet:
+    """Jobs as a table, of which a narrow window shows what matters most."""
+    return Sheet(columns, list(rows), empty="no jobs found", spare=_spare([column.title for column in columns]), without=())
+
+
+def _spare(titles: Sequence[str]) -> list[str]:
+    """What of these columns a narrow window does without: of the usual ones, or from the last that was asked for, all but the first."""
+    usual = [_COLUMNS[name][0].title for name in _USUAL]
+    return list(_SPARE) if titles == usual else [title for title in reversed(titles[1:]) if title not in _KEPT]

@@ -9,12 +9,14 @@ import sys
 import traceback
 from pathlib import Path
 
+import pydantic
 from pydantic import ValidationError
 
 from mognet.app import App
-from mognet.cli.failures import USAGE, CommandError
+from mognet.cli.failures import UNREACHABLE, USAGE, CommandError
 from mognet.cli.options import Options
 from mognet.config import app_setting, project_root
+from mognet.engines.sql.connection import parse_url
 from mognet.exceptions import MognetError
 
 _SPEC = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::(?P<attribute>[^\W\d]\w*(?:\.[^\W\d]\w*)*))?")
@@ -32,6 +34,16 @@ def load_app(options: Options) -> App:
             raise CommandError(f"--url: {error.errors()[0]['msg']}", USAGE) from None
         app.origins["url"] = "--url"
     return app
+
+
+def check_store(app: App) -> None:
+    """Raise :class:`CommandError` if the jobs would be in a file that is not there: who looks at a mistyped path must not make it."""
+    url = app._place.store
+    if url.startswith("sqlite:") and not (path := parse_url(url).path).exists():
+        raise CommandError(
+            f"there is no store at {path}: the first `run`, `submit` or `call` makes it; if there are jobs already, correct the path",
+            UNREACHABLE,
+        )
 
 
 def find_spec(options: Options) -> str:
@@ -86,21 +98,22 @@ def _import(name: str) -> object:
             ) from error
         raise _broken(name, error) from error
     except MognetError as error:
-        raise CommandError(f"module {name!r} cannot be imported: {error} ({_place(error)})", USAGE) from error
+        # It names what is wrong, which may as well be a variable or a file that the app reads as it is made.
+        raise CommandError(f"{error} — found at {_place(error)}", USAGE) from error
     except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
 
 
 def _broken(name: str, error: BaseException) -> CommandError:
     text = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
-    return CommandError(f"module {name!r} cannot be imported: {text.rstrip(': ')} ({_place(error)})", USAGE)
+    return CommandError(f"module {name!r} cannot be imported: {' '.join(text.split()).rstrip(': ')} ({_place(error)})", USAGE)
 
 
 def _place(error: BaseException) -> str:
     """File and line where an import failed: the last ones that are not of the import machinery."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}:{error.lineno}"
-    ours = str(Path(__file__).parent.parent)
+    ours = (str(Path(__file__).parent.parent), str(Path(pydantic.__file__).parent))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
     theirs = [f for f in frames if not f.filename.startswith(ours) and f.filename != importlib.__file__] or frames
     return f"{_short(theirs[-1].filename)}:{theirs[-1].lineno}" if theirs else "in its import"

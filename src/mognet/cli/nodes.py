@@ -54,7 +54,7 @@ def _node(node: NodeStatus, results: Sequence[Result[Any]]) -> dict[str, Any]:
 def _lines(node: NodeStatus, results: Sequence[Result[Any]], label: Label | None) -> list[Line]:
     slots = f"{len(results)}/{node.payload.slots} slots"
     head: Line = [Span(clean(node.node_id), "bold"), f"  {slots}  ", Span(f"queues {', '.join(node.payload.queues)}", "dim")]
-    shown: list[Line] = [[Span("  ", "dim"), *_job(result, label)] for result in results[:_SHOWN]]
+    shown: list[Line] = [["  ", *_job(result, label)] for result in results[:_SHOWN]]
     more: list[Line] = [[Span(f"  … {plural(len(results) - _SHOWN, 'more job', 'more jobs')}", "dim")]] if len(results) > _SHOWN else []
     return [head, *shown, *more]
 
@@ -62,4 +62,4 @@ def _lines(node: NodeStatus, results: Sequence[Result[Any]], label: Label | None
 def _job(result: Result[Any], label: Label | None) -> list[Span | str]:
     if label is not None:
         return [label.of(result)]
-    return [result.name or "-", " ", Span(short(result.id), "dim"), " ", state_span(result.state), " ", took(result)]
+    return [Span(result.name or "-", shrink=True), " ", Span(short(result.id), "dim"), " ", state_span(result.state), " ", took(result)]

@@ -12,7 +12,7 @@ from uuid import UUID
 from mognet.cli.display import Column, Sheet, Span, state_span
 from mognet.cli.follow import amount, percent
 from mognet.cli.ids import short
-from mognet.cli.listing import note, took
+from mognet.cli.listing import error_data, note, took
 from mognet.cli.queues import queues_sheet
 from mognet.cli.text import age, clean
 from mognet.codec import ErrorInfo
@@ -27,9 +27,15 @@ if TYPE_CHECKING:
 MOST_RUNNING = 200
 """Jobs that run, of which a picture knows: those begun last."""
 
-_RUNNING = (Column("ID"), Column("TASK", shrink=True), Column("QUEUE", shrink=True), Column("TOOK", right=True), Column("DONE", right=True),
-            Column("NODE", shrink=True), Column("MESSAGE", shrink=True))  # fmt: skip
-_FAILURES = (Column("ID"), Column("TASK", shrink=True), Column("STATE"), Column("AGO", right=True), Column("NOTE", shrink=True))
+_RUNNING = (Column("ID"), Column("TASK", shrink=True, keep_end=True), Column("QUEUE", shrink=True), Column("TOOK", right=True),
+            Column("DONE", right=True), Column("NODE", shrink=True), Column("MESSAGE", shrink=True))  # fmt: skip
+_FAILURES = (
+    Column("ID"),
+    Column("TASK", shrink=True, keep_end=True),
+    Column("STATE"),
+    Column("AGO", right=True),
+    Column("NOTE", shrink=True),
+)
 _NODES = (Column("NODE", shrink=True), Column("RUNS", right=True), Column("SLOTS", right=True), Column("QUEUES", shrink=True))
 
 
@@ -54,6 +60,8 @@ class Picture:
     """The moment that it shows; None: the present one."""
     last: str = ""
     """The line below."""
+    looked: bool = False
+    """Whether anything is known yet."""
 
     def data(self) -> dict[str, Any]:
         """The same, for JSON."""
@@ -66,7 +74,7 @@ class Picture:
             }
             for node in self.nodes
         ]
-        failures = [result.to_dict() | {"error": _error(self.errors.get(result.id))} for result in self._failures()]
+        failures = [result.to_dict() | {"error": error_data(self.errors.get(result.id))} for result in self._failures()]
         return {"queues": self.queues, "nodes": nodes, "running": [result.to_dict() for result in self._running()], "failures": failures}
 
     def tell(self, result: Result[Any]) -> None:
@@ -95,12 +103,15 @@ class Picture:
         from rich.console import Group
         from rich.text import Text
 
+        below = _line(self.trouble, "red") if self.trouble else _line(self.last, "dim")
+        if not self.looked:
+            return Group(_line(f"{self.title}  {self.place}", "bold"), _line("looking …", "dim"), below)
         sheets = self._sheets()
         heights, spaced = _share(sheets, (self.room or 1000) - 2)  # without the title and the last line
         parts: list[RenderableType] = [_line(self._head(), "bold")]
         for name in [name for name in sheets if name in heights]:
             parts += [Text("")] * spaced + [sheets[name].fit(heights[name]).rich(width)]
-        return Group(*parts, _line(self.trouble, "red") if self.trouble else _line(self.last, "dim"))
+        return Group(*parts, below)
 
     def _head(self) -> str:
         now = time.strftime("%H:%M:%S", time.localtime(self.now))
@@ -109,7 +120,7 @@ class Picture:
 
     def _sheets(self) -> dict[str, Sheet]:
         return {
-            "queues": replace(queues_sheet(self.queues), spare=("SUSPENDED", "SCHEDULED", "WORKERS", "NOTE")),
+            "queues": replace(queues_sheet(self.queues), without=None),
             "nodes": Sheet(_NODES, [_node(node) for node in self.nodes], empty="no worker answers", spare=("SLOTS", "QUEUES")),
             "running": Sheet(
                 _RUNNING,
@@ -182,7 +193,3 @@ def _line(text: str, style: str) -> Text:
 def _node(node: NodeStatus) -> Sequence[Span | str]:
     payload = node.payload
     return [node.node_id, f"{len(payload.running_request_ids):,}", f"{payload.slots:,}", ", ".join(payload.queues)]
-
-
-def _error(error: ErrorInfo | None) -> dict[str, str] | None:
-    return None if error is None else {"type": error.type_name.removeprefix("builtins:"), "message": error.message}

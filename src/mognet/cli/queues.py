@@ -79,7 +79,7 @@ async def list_queues(desk: Desk) -> int:
 
 def queues_sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
     """The queues as a table."""
-    return Sheet(_COLUMNS, [_row(row) for row in rows], empty="no queues")
+    return Sheet(_COLUMNS, [_row(row) for row in rows], empty="no queues", spare=("SUSPENDED", "SCHEDULED", "WORKERS", "NOTE"), without=())
 
 
 def _row(row: dict[str, Any]) -> list[Span | str]:

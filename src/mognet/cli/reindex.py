@@ -23,15 +23,16 @@ async def reindex(desk: Desk) -> int:
     """Look at the jobs that were there before a key was declared, and forget the indexes of keys that are declared no more."""
     engine, keys = desk.app.engine, sorted(desk.app.config.searchable_metadata)
     await engine.declare(keys, only=True)
-    done, left = 0, 1
+    done, left = 0, None
     try:
         with _progress(color=desk.options.color) as show:
-            while left:
+            while left is None or left:
                 stretch = await engine.reindex(limit=STEP)
                 done, left = done + stretch.done, stretch.left
                 show(done, left)
     except asyncio.CancelledError:
-        desk.note(f"interrupted after {plural(done, 'job')}, about {left:,} are left; the next `store reindex` goes on from here")
+        rest = "" if left is None else f", about {left:,} are left"
+        desk.note(f"interrupted after {plural(done, 'job')}{rest}; the next `store reindex` goes on from here")
         raise
     what = f"indexed: {clean(', '.join(keys))}" if keys else "no key is in searchable_metadata, so none is indexed"
 

@@ -208,7 +208,7 @@ def call(
     from mognet.cli.desk import serve
 
     wanted = Call(task, values or [], queue, priority, delay, metadata or [])
-    return serve(context.obj, lambda desk: call_task(desk, wanted, timeout), json=json)
+    return serve(context.obj, lambda desk: call_task(desk, wanted, timeout), json=json, makes=True)
 
 
 @app.command()
@@ -227,7 +227,7 @@ def submit(
     from mognet.cli.desk import serve
 
     wanted = Call(task, values or [], queue, priority, delay, metadata or [])
-    return serve(context.obj, lambda desk: submit_task(desk, wanted), json=json)
+    return serve(context.obj, lambda desk: submit_task(desk, wanted), json=json, makes=True)
 
 
 tasks_app.command("list")(tasks_list)

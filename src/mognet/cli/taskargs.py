@@ -17,7 +17,9 @@ from mognet.exceptions import InvalidErrorInfo, InvalidTaskArguments
 from mognet.registry import Task
 from mognet.requests import Request
 
-_PAIR = re.compile(r"(?P<key>[^\W\d]\w*)(?P<how>:=|=)(?P<at>@?)(?P<value>.*)", re.DOTALL)
+_REST = r"(?P<how>:=|=)(?P<at>@?)(?P<value>.*)"
+_PAIR = re.compile(rf"(?P<key>[^\W\d]\w*){_REST}", re.DOTALL)
+_LABEL = re.compile(rf"(?P<key>[^=:][^=]*?){_REST}", re.DOTALL)
 
 
 class Given(dict[str, Any]):
@@ -28,13 +30,18 @@ class Given(dict[str, Any]):
         self.texts: set[str] = set()
 
 
-def parse_values(words: Sequence[str], *, option: str = "") -> Given:
+def parse_labels(words: Sequence[str]) -> Given:
+    """Read the metadata of a job: ``key=text`` and its kin, with any key. Raises :class:`CommandError`."""
+    return parse_values(words, option="--metadata ", form=_LABEL, what="label")
+
+
+def parse_values(words: Sequence[str], *, option: str = "", form: re.Pattern[str] = _PAIR, what: str = "argument") -> Given:
     """Read ``key=text`` and its kin. Raises :class:`CommandError`."""
     given = Given()
     for word in words:
-        match = _PAIR.fullmatch(word)
+        match = form.fullmatch(word)
         if match is None:
-            raise CommandError(f"{option}{word!r} is no argument: write key=text, key:=JSON, or key=@FILE", USAGE)
+            raise CommandError(f"{option}{word!r} is no {what}: write key=text, key:=JSON, or key=@FILE", USAGE)
         key, text = match["key"], match["value"]
         if key in given:
             raise CommandError(f"{option}{key!r} is given twice", USAGE)

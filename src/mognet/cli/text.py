@@ -10,14 +10,15 @@ from typing import Any
 # Control characters (C0, C1), what turns the direction of text, line and paragraph separators, invisible tags, and
 # halves of surrogate pairs, which no stream can encode.
 _UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+_COLOURS = re.compile("\x1b\\[[0-9;:]*m")
 _SPACES = re.compile("[\t-\r\x1c-\x1f\x85\u2028\u2029]+")
 _REST = re.compile(f"[{_UNSAFE}]")
 _IN_JSON = re.compile(f"[{_UNSAFE}]".replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
 
 
 def clean(value: object) -> str:
-    """The value as one line of text without control characters; tabs and line ends become spaces, the others vanish."""
-    return _REST.sub("", _SPACES.sub(" ", str(value)))
+    """The value as one line of text without colours and control characters; tabs and line ends become spaces, the others vanish."""
+    return _REST.sub("", _SPACES.sub(" ", _COLOURS.sub("", str(value))))
 
 
 def clean_lines(value: object) -> list[str]:

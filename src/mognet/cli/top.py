@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from mognet.app import App
 from mognet.cli.desk import Answer, Desk, Screen, write
-from mognet.cli.display import Lines, View
+from mognet.cli.display import Lines, View, live
 from mognet.cli.failures import OK
 from mognet.cli.keys import ENTER, ERASE, ESCAPE, keys
 from mognet.cli.picture import MOST_RUNNING, Picture
@@ -87,7 +87,7 @@ def where(app: App) -> str:
 async def show_top(desk: Desk) -> int:
     """Show what goes on, until it is told to stop; in a pipe or as JSON, once."""
     picture = Picture(f"mognet {desk.app.name}", place=where(desk.app))
-    if desk.json or not sys.stdout.isatty():
+    if desk.json or not live(sys.stdout):
         await _look(desk, picture)
         view: View = Lines() if desk.json else picture
         write(Answer(picture.data(), view), desk.options, json=desk.json)
@@ -147,3 +147,4 @@ async def _look(desk: Desk, picture: Picture) -> None:
     failures = Query(states=_FAILED, newest_first=True, limit=MOST_FAILURES, created_after=time.time() - RECENT)
     picture.failures = {result.id: result async for result in backend.search(failures)}
     picture.errors = {id: picture.errors.get(id) or await result.error() for id, result in picture.failures.items()}
+    picture.looked = True

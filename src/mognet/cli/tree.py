@@ -99,7 +99,13 @@ class Drawing:
         result = tree.result
         if self._label is not None:
             return [self._label.of(result)]
-        pieces: list[Span | str] = [result.name or "-", " ", Span(short(result.id), "dim"), " ", state_span(result.state)]
+        pieces: list[Span | str] = [
+            Span(result.name or "-", shrink=True),
+            " ",
+            Span(short(result.id), "dim"),
+            " ",
+            state_span(result.state),
+        ]
         for text in (took(result), note(result, await result.error())):
             pieces += [" ", text] if text else []
         return pieces

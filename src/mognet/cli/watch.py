@@ -6,17 +6,17 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from mognet.cli.desk import LIVE_EVERY, TICK, Desk, Screen
-from mognet.cli.display import STATE_STYLES, Span
+from mognet.cli.desk import LIVE_EVERY, TICK, Desk, Screen, patiently
+from mognet.cli.display import STATE_STYLES, Span, live
 from mognet.cli.failures import FAILED, OK
-from mognet.cli.follow import BAR, amount, job_cells
+from mognet.cli.follow import amount, job_cells, job_table
 from mognet.cli.ids import find, short
-from mognet.cli.listing import note, took
+from mognet.cli.listing import error_data, note, took
 from mognet.cli.text import clean, json_text, plural
 from mognet.codec import ErrorInfo
 from mognet.events import Event
@@ -35,8 +35,8 @@ SAY_EVERY = 1.0
 """Seconds between two lines on the progress of one job, where there is no terminal."""
 
 
-LEAST = 24
-"""Columns that name and note need together, before there is a bar."""
+ROOMY = 60
+"""Columns of a window that has room to say which worker runs a job."""
 
 
 async def watch_tasks(desk: Desk, ids: Iterable[str]) -> int:
@@ -50,7 +50,7 @@ async def watch_tasks(desk: Desk, ids: Iterable[str]) -> int:
         desk.note("nothing runs")
         return OK
     board = Board({result.id: result for result in results})
-    teller: _Json | _Lines | None = _Json() if desk.json else _Lines() if not sys.stdout.isatty() else None
+    teller: _Json | _Lines | None = _Json() if desk.json else None if live(sys.stdout) else _Lines()
     async with asyncio.TaskGroup() as group:
         drawing = None if teller is not None else group.create_task(_draw(desk, board), name="picture")
         following = [group.create_task(_follow(desk, result, board, teller), name="job") for result in board.jobs.values()]
@@ -66,7 +66,7 @@ async def _follow(desk: Desk, result: Result[Any], board: Board, teller: _Json |
     try:
         async for event in result.watch():
             now = desk.app.result_backend.result(event.record)
-            error = await now.error()
+            error = await patiently(now.error)
             board.tell(now, error)
             if teller is not None:
                 teller.tell(event, now, error)
@@ -89,25 +89,12 @@ async def _draw(desk: Desk, board: Board) -> None:
         screen.show(board)
 
 
-def _widths(rows: Sequence[Sequence[RenderableType]], width: int) -> list[int]:
-    """What each column gets: the name and the note share what the others leave."""
-    from rich.text import Text
-
-    found = [max(cell.cell_len if isinstance(cell, Text) else BAR for cell in column) for column in zip(*rows, strict=True)]
-    left = width - sum(found[1:-1]) - len(found)
-    if left < LEAST and found[3]:
-        found[3], left = 0, left + found[3]  # the bar gives way first
-    found[0] = max(1, min(found[0], max(left // 2, left - found[-1])))
-    found[-1] = max(1, min(found[-1], left - found[0]))
-    return found
-
-
 class _Json:
     """One event per line."""
 
     def tell(self, event: Event, result: Result[Any], error: ErrorInfo | None) -> None:
         """Write an event."""
-        print(json_text(event.to_dict()), flush=True)
+        print(json_text(event.to_dict() | {"error": error_data(error)}), flush=True)
 
 
 class _Lines:
@@ -170,26 +157,20 @@ class Board:
     def rich(self, width: int) -> RenderableType:
         """The jobs with their bars."""
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
         shown = sorted(self.jobs.values(), key=lambda result: (result.done, -(result.record.finished or 0.0), result.record.stand))
         if self.room is not None and len(shown) > self.room - 1:
             shown = shown[: max(1, self.room - 2)]
-        rows = [[*job_cells(result), Text(took(result)), self._note(result)] for result in shown]
-        table = Table.grid(padding=(0, 1))
-        for number, cells in enumerate(_widths(rows, width)):
-            table.add_column(no_wrap=True, overflow="ellipsis", justify="right" if number in (4, 5) else "left", width=cells)
-        for row in rows:
-            table.add_row(*row)
-        lines: list[RenderableType] = [table]
+        rows = [[*job_cells(result), Text(took(result)), self._note(result, nodes=width >= ROOMY)] for result in shown]
+        lines: list[RenderableType] = [job_table(rows, width)]
         if len(self.jobs) > 1:
             more = len(self.jobs) - len(shown)
             text = self._totals() + (f"; {more:,} more than the window shows" if more else "")
             lines.append(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(*lines)
 
-    def _note(self, result: Result[Any]) -> RenderableType:
+    def _note(self, result: Result[Any], *, nodes: bool) -> RenderableType:
         from rich.text import Text
 
         if result.id in self.lost:
@@ -197,7 +178,7 @@ class Board:
         error, told = self.errors.get(result.id), result.progress
         if error is None and not result.done and told is not None and told.message:
             return Text(clean(told.message), overflow="ellipsis", no_wrap=True)
-        if error is None and result.node_id and not result.done:
+        if nodes and error is None and result.node_id and not result.done:
             return Text(f"on {clean(result.node_id)}", style="dim", overflow="ellipsis", no_wrap=True)
         said = _plain(note(result, error)) if error is not None else ""
         return Text(clean(said), style="red", overflow="ellipsis", no_wrap=True)

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from mognet.backoff import Backoff
-from mognet.engine import Engine, GroupBy, next_step, until_back
+from mognet.engine import Engine, GroupBy, check_login, next_step, until_back
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.outcomes import Change, Outcome
 from mognet.records import Changes, Claim, Job, LogLine, Query, Record, Reindexed, Signal, Swept, Token
@@ -49,6 +49,10 @@ class GuardedEngine:
     async def until_back(self, seconds: float) -> bool:
         """Wait so long, or until the engine can tell that its server is back."""
         return await until_back(self._engine, seconds)
+
+    async def check_login(self) -> None:
+        """Raise :class:`ImproperlyConfigured` if a server that is entered later refuses the login."""
+        await check_login(self._engine)
 
     async def submit(self, jobs: Sequence[Job], *, enqueue: bool = True) -> list[bool]:
         return await self._repeat("submit", lambda: self._engine.submit(jobs, enqueue=enqueue))
@@ -92,8 +96,8 @@ class GuardedEngine:
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
         return await self._repeat("update", lambda: self._engine.update(id, change, unless=unless))
 
-    async def delete(self, ids: Collection[UUID]) -> int:
-        return await self._repeat("delete", lambda: self._engine.delete(ids))
+    async def delete(self, ids: Collection[UUID], *, states: Collection[ResultState] = ()) -> int:
+        return await self._repeat("delete", lambda: self._engine.delete(ids, states=states))
 
     async def search(self, query: Query) -> AsyncIterator[Record]:
         records = self._engine.search(query)

@@ -17,7 +17,7 @@ from mognet.codec import merge_metadata
 from mognet.engine import METADATA, GroupBy
 from mognet.engines.memory_rows import Line, MemoryRows, MemoryStore, Row, is_expired, too_late
 from mognet.labels import has_metadata, labels
-from mognet.outcomes import Again, Change, Outcome, revoke
+from mognet.outcomes import Again, Change, Outcome, may_rerun, revoke
 from mognet.records import (
     Changed,
     Changes,
@@ -32,7 +32,7 @@ from mognet.records import (
     Token,
     new_record,
 )
-from mognet.states import FAILED, FINAL, ResultState
+from mognet.states import FINAL, ResultState
 
 
 class MemoryEngine(MemoryRows):
@@ -221,7 +221,7 @@ class MemoryEngine(MemoryRows):
             return row.record
         if change.body is None:
             self._apply(row, change)
-        elif row.record.state in FAILED and row.record.name is not None:
+        elif may_rerun(row.record, change):
             self._rerun(row, change, change.body)
         return row.record
 
@@ -267,9 +267,10 @@ class MemoryEngine(MemoryRows):
         self._end(row, change.state or ResultState.REVOKED, change.ttl)
         return row.record
 
-    async def delete(self, ids: Collection[UUID]) -> int:
+    async def delete(self, ids: Collection[UUID], *, states: Collection[ResultState] = ()) -> int:
         with self._store.lock:
-            return sum(self._remove(id) for id in ids if self._live(id) is not None)
+            rows = (row for id in ids if (row := self._live(id)) is not None)
+            return sum(self._remove(row.record.id) for row in rows if not states or row.record.state in states)
 
     async def search(self, query: Query) -> AsyncIterator[Record]:
         with self._store.lock:

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 from uuid import UUID
 
-from mognet.engine import Broker, Engine, GroupBy, until_back
+from mognet.engine import Broker, Engine, GroupBy, check_login, until_back
 from mognet.engines.owed import Owed
 from mognet.engines.paired_claim import GLANCE, PairedClaim, Turns, waiting_for
 from mognet.exceptions import MognetError
@@ -74,6 +74,10 @@ class Paired:
     async def until_back(self, seconds: float) -> bool:
         """Wait so long, or until the store is back: without the broker, jobs run all the same."""
         return await until_back(self.store, seconds)
+
+    async def check_login(self) -> None:
+        """Raise :class:`mognet.exceptions.ImproperlyConfigured` if the broker refuses the login. The store has been entered already."""
+        await check_login(self.broker)
 
     @staticmethod
     def _now() -> float:
@@ -194,8 +198,8 @@ class Paired:
             self._turns.look_at = 0.0
         return record
 
-    async def delete(self, ids: Collection[UUID]) -> int:
-        return await self.store.delete(ids)
+    async def delete(self, ids: Collection[UUID], *, states: Collection[ResultState] = ()) -> int:
+        return await self.store.delete(ids, states=states)
 
     def search(self, query: Query) -> AsyncIterator[Record]:
         return self.store.search(query)

@@ -423,11 +423,11 @@ async def test_jobs_that_come_meanwhile_are_left_out(idle: App, monkeypatch: pyt
     await idle.submit_many([Request(name="work") for _ in range(12)])
     delete, calls = idle.engine.delete, 0
 
-    async def busy(ids: Any) -> int:
+    async def busy(ids: Any, **options: Any) -> int:
         nonlocal calls
         calls += 1
         await idle.submit_many([Request(name="work") for _ in range(5)])
-        return await delete(ids)
+        return await delete(ids, **options)
 
     monkeypatch.setattr(idle.engine, "delete", busy)
     assert await idle.delete_many(name="work") == 12

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import mognet
-from mognet import App, Context, Request
+from mognet import App, Context, Request, Result
 from mognet.exceptions import InvalidMetadata
 from mognet.http import MetadataMiddleware, outgoing_headers
-from mognet.scope import trace
+from mognet.scope import scope_metadata, trace
 
 from .conftest import Lab, nothing_runs, soon
 
@@ -130,6 +130,43 @@ async def test_a_worker_started_in_a_scope_gives_its_tasks_none(lab: Lab) -> Non
     seen = await soon(app.run(Request(name="parent", args=({}, {}))))
     assert [each["metadata"] for each in seen] == [{}, {}, {"tenant": "scope"}]
     assert [each["trace"] for each in seen] == [{}, {}, {}]
+
+
+def test_a_scope_takes_values_by_key() -> None:
+    for labels in ("tenant", ["tenant"], 5):
+        with pytest.raises(TypeError, match="metadata takes values by key"), mognet.metadata(labels):  # type: ignore[arg-type]
+            pass
+    with mognet.metadata(None, tenant="acme"):
+        assert dict(scope_metadata()) == {"tenant": "acme"}
+
+
+async def test_trace_context_stays_with_a_job_that_runs_again(lab: Lab) -> None:
+    app = await lab.working()
+    seen: list[dict[str, str]] = []
+
+    @app.task(name="lost")
+    async def lost(context: Context) -> None:
+        seen.append(dict(context.trace))
+        raise LookupError
+
+    async def ended(result: Result[Any]) -> None:
+        with pytest.raises(LookupError):
+            await soon(result)
+
+    own, other = {"traceparent": TRACEPARENT, "tracestate": "a=1"}, {"traceparent": TRACEPARENT.replace("1", "2")}
+    with trace(own):
+        traced = await app.submit(lost)
+    plain = await app.submit(lost)
+    await ended(traced)
+    await ended(plain)
+    assert seen == [own, {}] or seen == [{}, own]
+    seen.clear()
+    await ended(await app.retry(traced.id, as_new=True))
+    with trace(other):
+        await ended(await app.retry(traced.id))
+        await ended(await app.retry(traced.id, as_new=True))
+        await ended(await app.retry(plain.id, as_new=True))
+    assert seen == [own, own, own, other], "the job's goes before that of whoever has it run again, as with metadata"
 
 
 async def test_trace_context_travels_with_a_job_and_its_children(lab: Lab) -> None:

@@ -92,6 +92,50 @@ async def test_waiting_for_children_shows(narrow: App, gate: Gate) -> None:
     assert [child.parent_id async for child in result.children.iter_instances()] == [result.id]
 
 
+async def test_watching_a_child_with_one_slot(narrow: App) -> None:
+    """While nothing is told, the slot is the child's."""
+
+    @narrow.task
+    async def child(context: Context) -> int:
+        await context.progress(1, 2)
+        return 1
+
+    @narrow.task
+    async def parent(context: Context) -> list[str]:
+        result = await context.submit(child)
+        told = [str(event.state) async for event in result.watch()]
+        return [told[0], told[-1], str((await context.get_result()).state)]
+
+    result = await narrow.submit(parent)
+    assert await soon(result) == ["PENDING", "SUCCESS", "RUNNING"]
+    assert result.unexpected_retry_count == 0
+
+
+async def test_a_watch_of_a_child_loses_nothing_when_its_wait_is_given_up(narrow: App, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mognet.context.KEEPS_SLOT", 0.0)
+
+    @narrow.task
+    async def child() -> None:
+        await gate.pass_through()
+
+    @narrow.task
+    async def parent(context: Context) -> list[str]:
+        told, events = [], (await context.submit(child)).watch()
+        while True:
+            try:
+                async with asyncio.timeout(0.003):
+                    told.append(str((await anext(events)).state))
+            except TimeoutError:
+                continue
+            except StopAsyncIteration:
+                return told
+
+    result = await narrow.submit(parent)
+    await gate.arrived()
+    gate.open()
+    assert (await soon(result))[-1] == "SUCCESS"
+
+
 async def test_gather_in_order_by_results_and_ids(app: App) -> None:
     @app.task
     async def echo(n: int) -> int:

@@ -132,3 +132,20 @@ async def test_a_hook_may_close_the_app_that_is_closing(lab: Lab) -> None:
     await soon(start)
     assert hooks == ["stopping", "stopped"]
     assert closed(app)
+
+
+@pytest.mark.parametrize("how", ["close", "stop"])
+async def test_a_hook_may_end_the_app_that_has_just_started(lab: Lab, how: str) -> None:
+    """It does not wait for the worker, which waits for the hook."""
+    app, ran = lab.app(), []
+
+    class Ends:
+        async def on_app_started(self, app: App) -> None:
+            await getattr(app, how)()
+            ran.append(app.result_backend if how == "stop" else closed(app))
+
+    app.add_middleware(Ends())
+    await soon(app.start())
+    assert ran
+    await soon(app.close())
+    assert closed(app)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from mognet import App, Context, Event, ResultState, watching
+from mognet import App, Context, Event, Request, ResultState, watching
 from mognet.exceptions import InvalidCursor, InvalidQuery, NotConnected, ResultLost
 from mognet.watching import Watch
 
@@ -27,6 +27,35 @@ async def latest(watch: Watch, ids: set[UUID], seen: dict[UUID, Event] | None = 
         if all(id in seen and seen[id].done for id in ids):
             break
     return seen
+
+
+async def test_why_a_job_has_failed(app: App, lab: Lab) -> None:
+    @app.task
+    async def f(fail: bool) -> int:
+        if fail:
+            raise KeyError("no rows")
+        return 1
+
+    elsewhere = await lab.connected()
+    for arguments, state, error in (({"fail": True}, "FAILURE", "builtins:KeyError 'no rows'"), ({"fail": False}, "SUCCESS", None)):
+        result = await app.submit(app.create_request(f, **arguments))
+        events = await soon(rest(elsewhere.watch(result.id)))
+        assert events[-1].state == state
+        for event in events:
+            why = await event.error()
+            assert (why and f"{why.type_name} {why.message}") == (error if event.done else None)
+    lost = await app.submit(Request(name="no.such.task"))
+    [*_, last] = await soon(rest(elsewhere.watch(lost.id)))
+    assert last.state == "INVALID"
+    why = await last.error()
+    assert why is not None
+    assert "no.such.task" in why.message
+    await result.delete()
+    assert await events[-1].error() is None
+
+
+async def rest(watch: Watch) -> list[Event]:
+    return [event async for event in watch]
 
 
 async def test_one_job_from_its_present_state_to_its_end(app: App, lab: Lab, gate: Gate) -> None:

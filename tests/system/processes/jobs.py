@@ -179,6 +179,16 @@ async def _end_of(write: Coroutine[Any, Any, Any], context: Context) -> str:
     return "written" if error is None else type(error).__name__
 
 
+@task(name="stumble")
+async def stumble(context: Context) -> int:
+    """Fail until somebody has mended it."""
+    begin(context)
+    if not (await insist(context.get_metadata)).get("mended"):
+        raise ValueError("not yet")
+    note("finish", context.id, start=context.token.start)
+    return 1
+
+
 @task(name="spawn")
 async def spawn(context: Context, children: int, seconds: float) -> int:
     begin(context)

@@ -106,7 +106,7 @@ def _redis(url: str, app: str) -> Store:
                 int(job.get(b"a", 0)),
                 int(job.get(b"o", 0)),
                 str(UUID(job[b"u"].decode())) if b"u" in job else None,
-                {json.loads(key): json.loads(value) for key, value in labels.items()},
+                {json.loads(key): json.loads(value) for key, value in labels.items() if key.startswith(b'"')},
                 client.get(start + b"body:" + id) if state in FINAL else None,
                 b"k" in job,
                 b"i" in job and job[b"i"] != b"0",

@@ -15,15 +15,14 @@ from hashlib import blake2b
 import psycopg
 from psycopg import Notify
 
-from mognet.backoff import worth_saying
+from mognet.backoff import pause_after, worth_saying
 from mognet.codec import pack_done
 from mognet.engine import CHANGED, DONE, SMALL_VALUE
 from mognet.engines.knocking import Doors
 from mognet.engines.mailbox import Exchange
 from mognet.engines.postgres.connecting import Connection, connect, cut, give_up
 from mognet.engines.postgres.envelope import LARGEST, Opener, sealed
-from mognet.engines.postgres.errors import is_starting
-from mognet.engines.postgres.pool import FAILURES_OF_A_START, RECONNECT
+from mognet.engines.postgres.pool import RECONNECT
 from mognet.engines.postgres.settings import Settings
 from mognet.exceptions import MognetError
 from mognet.records import Record, Signal
@@ -217,7 +216,7 @@ class Doorbell:
             try:
                 connection, self.deaf = await connect(self._settings)
             except Exception as error:  # whatever keeps it from connecting, it tries for ever: the poll does its work meanwhile
-                failures = await self._stumble(min(failures, FAILURES_OF_A_START) if is_starting(error) else failures, error)
+                failures = await self._stumble(failures, error)
                 continue
             try:
                 await self._serve(connection)
@@ -235,7 +234,7 @@ class Doorbell:
         self._forget_talk(error)
         async with self._heard:
             self._heard.notify_all()
-        delay = RECONNECT.delay(failures + 1)
+        delay = pause_after(error, failures + 1, RECONNECT)
         say = _log.info if worth_saying(failures + 1) else _log.debug
         say("no signals from other processes for %.1f s, work is looked for instead: %s", delay, error)
         back = asyncio.create_task(self._lookout.wait(delay))

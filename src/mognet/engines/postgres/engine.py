@@ -318,11 +318,11 @@ class PostgresEngine:
 
         return (await self._run(lambda connection: records.update(self._tables, connection, id, change, unless), tell)).record
 
-    async def delete(self, ids: Collection[UUID]) -> int:
+    async def delete(self, ids: Collection[UUID], *, states: Collection[ResultState] = ()) -> int:
         wanted = set(ids)
         if not wanted:
             return 0
-        return await self._run(lambda connection: records.delete(self._tables, connection, wanted))
+        return await self._run(lambda connection: records.delete(self._tables, connection, wanted, states))
 
     async def search(self, query: Query) -> AsyncIterator[Record]:
         start, left = None if query.after is None else (query.after.created, query.after.place), query.limit

@@ -5,15 +5,17 @@ from __future__ import annotations
 import psycopg
 from psycopg import errors
 
-from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError
+from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError, ServerStarting
 
 _AGAIN = ("40001", "40P01", "23505")
 """Serialization failure, deadlock, and an id that came to be in the same moment: the same once more will do."""
 
+_STARTING = "57P03"
+
 _UNAVAILABLE = {
     "57P01": "it is being shut down, or ended this connection",
     "57P02": "it crashed, and starts again",
-    "57P03": "it is starting, or being shut down",
+    _STARTING: "it is starting, or being shut down",
     "53300": "it has no connection left: raise max_connections, lower ?pool_size=, or put a pooler between",
     "53100": "its disk is full: make room there",
     "53200": "it is out of memory",
@@ -40,19 +42,13 @@ _PHRASES = (
     ("remaining connection slots", "53300"),
     ("too many connections", "53300"),
     ("read-only", "25006"),
-    ("is starting up", "57P03"),
-    ("shutting down", "57P03"),
+    ("the database system is", _STARTING),  # … starting up, in recovery mode, not yet accepting connections, shutting down
 )
 
 
 def worth_repeating(error: psycopg.Error) -> bool:
     """Whether the transaction was undone and may be tried again at once."""
     return error.sqlstate in _AGAIN
-
-
-def is_starting(error: Exception) -> bool:
-    """Whether the server is there and will soon let us in: it says so at little cost."""
-    return _UNAVAILABLE["57P03"] in str(error)
 
 
 def broke_connection(error: psycopg.Error) -> bool:
@@ -68,7 +64,8 @@ def translated(error: psycopg.Error, shown: str, *, connecting: bool = False, ad
     text = _text(error)
     code = error.sqlstate or (_code_of(str(error)) if connecting else None)
     if code in _UNAVAILABLE:
-        return ConnectionError(f"PostgreSQL at {shown} cannot be used: {_UNAVAILABLE[code]} ({text})")
+        kind = ServerStarting if code == _STARTING else ConnectionError
+        return kind(f"PostgreSQL at {shown} cannot be used: {_UNAVAILABLE[code]} ({text})")
     for start, remedy in _MISTAKES.items():
         if code is not None and code.startswith(start):
             return ImproperlyConfigured(f"PostgreSQL at {shown} refuses: {remedy} ({text})")

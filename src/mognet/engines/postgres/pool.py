@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from mognet.backoff import Backoff
+from mognet.backoff import Backoff, pause_after
 from mognet.engines.knocking import Doors
 from mognet.engines.postgres.connecting import Connection, connect, cut, give_up, is_fresh
 from mognet.engines.postgres.doubts import Doubts
-from mognet.engines.postgres.errors import broke_connection, is_starting, translated, worth_repeating
+from mognet.engines.postgres.errors import broke_connection, translated, worth_repeating
 from mognet.engines.postgres.settings import Settings
 from mognet.exceptions import ConnectionError, ImproperlyConfigured, MognetError, NotConnected
 
@@ -31,9 +31,6 @@ OPERATION_SECONDS = 28.0
 
 LISTEN_SECONDS = 1.5
 """How long an operation waits for the next attempt before it gives up: long enough to notice that the server is back."""
-
-FAILURES_OF_A_START = 4
-"""The back-off grows no further while the server says that it is starting: to about a second."""
 
 TRIES = 8
 """How often a transaction is tried that others of the same moment undo."""
@@ -146,8 +143,8 @@ class Pool:
             try:
                 connection, pooler = await connect(self.settings)
             except MognetError as error:
-                self._failures = min(self._failures, FAILURES_OF_A_START) + 1 if is_starting(error) else self._failures + 1
-                self._next_try = loop.time() + RECONNECT.delay(self._failures)
+                self._failures += 1
+                self._next_try = loop.time() + pause_after(error, self._failures, RECONNECT)
                 self._last_error = error
                 raise
             self._failures, self._last_error = 0, None

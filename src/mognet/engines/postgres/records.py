@@ -15,9 +15,9 @@ from mognet.engines.postgres.line import remove
 from mognet.engines.postgres.rows import NUMBERS, WIDTH, make_record, token_text
 from mognet.engines.postgres.tables import Stale, Tables
 from mognet.engines.postgres.text import from_column, to_column
-from mognet.outcomes import Change, revoke
+from mognet.outcomes import Change, may_rerun, revoke
 from mognet.records import Record, Token
-from mognet.states import FAILED, FINAL, ResultState
+from mognet.states import FINAL, ResultState
 
 # --- reading
 
@@ -76,11 +76,12 @@ async def save(
         return {from_column(name): data for name, data in replaced}
 
 
-async def delete(tables: Tables, connection: Connection, ids: Collection[UUID]) -> int:
-    """Delete jobs; answer how many could be seen."""
+async def delete(tables: Tables, connection: Connection, ids: Collection[UUID], states: Collection[ResultState]) -> int:
+    """Delete jobs, of these states if any are named; answer how many could be seen."""
+    numbers = {NUMBERS[state] for state in states or NUMBERS}
     async with connection.transaction():
-        await tables.all(connection, sql.LOCK_JOBS, ids=sorted(ids))
-        return await remove(tables, connection, ids)
+        locked = await tables.all(connection, sql.LOCK_JOBS, ids=sorted(ids))
+        return await remove(tables, connection, [id for id, state in locked if state in numbers])
 
 
 class Updated(NamedTuple):
@@ -193,7 +194,7 @@ async def _write(tables: Tables, connection: Connection, record: Record, change:
 
 async def _rerun(tables: Tables, connection: Connection, found: _Found, change: Change, body: bytes) -> Updated:
     record = found.record
-    if record.state not in FAILED or record.name is None:
+    if not may_rerun(record, change):
         return Updated(record)
     metadata = record.metadata if change.metadata is None else merge_metadata(record.metadata, change.metadata, change.max_metadata)
     values = {"metadata": metadata, "body": body, "delay": float(change.delay), "version": tables.known.version}

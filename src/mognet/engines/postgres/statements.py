@@ -332,7 +332,7 @@ job AS (
 content AS (INSERT INTO mognet.content (seq, metadata) SELECT seq, '{{}}'::bytea FROM job)
 SELECT {JOB}, NULL::text, '{{}}'::bytea, NULL::bytea, seq, {TOLD} FROM job"""
 
-LOCK_JOBS = "SELECT id FROM mognet.job WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) ORDER BY id FOR UPDATE"
+LOCK_JOBS = "SELECT id, state FROM mognet.job WHERE app = %(app)s AND id = ANY(%(ids)s::uuid[]) ORDER BY id FOR UPDATE"
 
 # Jobs that are locked. Their metadata says where their labels are.
 DELETE = f"""

@@ -16,7 +16,7 @@ from mognet.engines.rabbitmq.session import Session
 from mognet.engines.rabbitmq.settings import Settings
 from mognet.engines.rabbitmq.taking import Pulled, Receipt, TakingLink
 from mognet.engines.rabbitmq.wire import Wire
-from mognet.exceptions import ConnectionError
+from mognet.exceptions import ConnectionError, ImproperlyConfigured
 from mognet.records import Delivery, Ticket
 
 LOOK_EVERY = 5.0
@@ -56,6 +56,16 @@ class RabbitMQBroker:
 
     async def __aexit__(self, *exc: object) -> None:
         await asyncio.gather(self.taking.close(), self.giving.close())
+
+    async def check_login(self) -> None:
+        """Raise :class:`ImproperlyConfigured` if the broker refuses the login; nothing if it cannot be reached."""
+        try:
+            await self.taking.link(self._deadline)
+        except ConnectionError:
+            if self.taking.refused is not None:
+                raise ImproperlyConfigured(
+                    f"RabbitMQ does not let us in ({self.taking.refused}): correct user and password in the broker's URL"
+                ) from None
 
     async def until_back(self, seconds: float) -> bool:
         """Wait so long, or until tickets can be given over a new connection."""

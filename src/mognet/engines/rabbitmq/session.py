@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from mognet.engines.knocking import CHECK, Doors
 from mognet.engines.rabbitmq.link import Link, explained
 from mognet.engines.rabbitmq.settings import Address, Settings
-from mognet.engines.rabbitmq.wire import Wire
+from mognet.engines.rabbitmq.wire import Wire, aiormq
 from mognet.exceptions import ConnectionError
 
 CONNECT_SECONDS = 5.0
@@ -32,6 +32,8 @@ SAY_EVERY = 10.0
 
 _log = logging.getLogger(__name__)
 
+_REFUSALS = (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError)
+
 L = TypeVar("L", bound=Link)
 
 
@@ -41,6 +43,12 @@ def pause(outage: float) -> float:
     A quarter of the outage: a broker that restarts is found again within a few seconds, one that is away for long is not stormed.
     """
     return random.uniform(0.0, min(LONGEST, max(SHORTEST, outage / 4)))
+
+
+def _why(error: Exception, address: Address) -> str:
+    if isinstance(error, aiormq.exceptions.InvalidFrameError) and "Connection.Close" in str(error):  # it says no more of the reason
+        return f"it does not let user {address.user!r} into vhost {address.vhost!r}: does that exist, and may the user use it?"
+    return explained(error)
 
 
 class Session(Generic[L]):
@@ -54,6 +62,8 @@ class Session(Generic[L]):
         self._link: L | None = None
         self._trouble: str | None = None
         """Why there is no link; None: there is one, or the first attempt is under way."""
+        self.refused: str | None = None
+        """What the nodes said, if each has refused the login at the last attempt."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -150,15 +160,18 @@ class Session(Generic[L]):
         loop = asyncio.get_running_loop()
         began, said = loop.time(), 0.0
         while True:
-            reasons = []
+            reasons, errors = [], []
             for _ in self._settings.addresses:
                 address = self._settings.addresses[self._next % len(self._settings.addresses)]
                 try:
                     return await self._connect_to(address)
                 except Exception as error:
                     self._next += 1
-                    reasons.append(f"{address.shown}: {explained(error)}")
-            self._set(None, "; ".join(reasons))
+                    errors.append(error)
+                    reasons.append(f"{address.shown}: {_why(error, address)}")
+            trouble = "; ".join(reasons)
+            self.refused = trouble if all(isinstance(error, _REFUSALS) for error in errors) else None
+            self._set(None, trouble)
             if loop.time() > said + SAY_EVERY or not said:
                 said = loop.time()
                 _log.warning("%s: RabbitMQ cannot be reached, trying on: %s", self._name, self._trouble)

@@ -301,7 +301,7 @@ class RedisEngine(Reports):
         arguments: list[Arg] = [id_arg(id), hold(change.token), b"".join(DIGITS[state] for state in unless)]
         arguments += [b"" if change.state is None else DIGITS[change.state], int(change.descendants), micros(change.ttl)]
         arguments += [int(change.tombstone), b"" if change.max_metadata is None else change.max_metadata, optional(change.progress)]
-        arguments += [optional(change.body), micros(change.delay)]
+        arguments += [optional(change.body), micros(change.delay), micros(change.ended)]
 
         async def attempt(paths: Paths) -> Any:
             return await self._run("update", *arguments, paths.version, *paths.of_change(change.metadata or b"{}"))
@@ -311,12 +311,12 @@ class RedisEngine(Reports):
             raise InvalidMetadata(f"the job's metadata would grow to {rest[0]} bytes, more than max_metadata_size={change.max_metadata}")
         return make_record(id, rest[0]) if answer == b"ok" else None
 
-    async def delete(self, ids: Collection[UUID]) -> int:
-        return await self._whole(self._delete(list(ids)), len(ids), CHUNK)
+    async def delete(self, ids: Collection[UUID], *, states: Collection[ResultState] = ()) -> int:
+        return await self._whole(self._delete(list(ids), b"".join(DIGITS[state] for state in states or DIGITS)), len(ids), CHUNK)
 
-    async def _delete(self, ids: list[UUID]) -> int:
+    async def _delete(self, ids: list[UUID], states: bytes) -> int:
         parts = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
-        return sum([await self._open.run(self._script("delete"), *map(id_arg, part)) for part in parts])
+        return sum([await self._open.run(self._script("delete"), states, *map(id_arg, part)) for part in parts])
 
     # a running task's notes
 

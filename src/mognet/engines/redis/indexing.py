@@ -88,6 +88,8 @@ class Indexing:
     def __init__(self, run: Run) -> None:
         self._run = run
         self.paths = Paths(recent={})
+        self._wanted: set[str] = set()
+        """What was declared here, to be declared again if the server is emptied."""
 
     async def current(self, attempt: Callable[[Paths], Awaitable[Any]]) -> Any:
         """The answer of a script, called with the paths that are declared now."""
@@ -109,7 +111,9 @@ class Indexing:
 
     async def ask(self) -> Paths:
         """What is declared now."""
-        return await self._declare([], only=False)
+        paths = await self._declare([], only=False)
+        # Where nothing was ever declared. (What others have given up stays so.)
+        return paths if paths.version or not self._wanted else await self._declare(self._wanted, only=False)
 
     async def whole(self, paths: Collection[str]) -> frozenset[str]:
         """The paths whose index is whole; the server is asked if one of these is not known to be."""
@@ -117,6 +121,7 @@ class Indexing:
 
     async def declare(self, paths: Collection[str], *, only: bool) -> frozenset[str]:
         """Let the server index these paths; answers those whose index is whole."""
+        self._wanted = set(paths) if only else self._wanted.union(paths)
         return (await self._declare(paths, only=only)).whole & frozenset(paths)
 
     async def reindex(self, limit: int) -> Reindexed:

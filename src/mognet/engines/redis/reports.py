@@ -18,8 +18,8 @@ from mognet.records import Changed, Changes, LogLine, Query, Record, Reindexed, 
 MOST = 500
 """Changes that one call of a script looks at."""
 
-MAX_DIGITS = 15
-"""Digits of the number of a change: the server counts up to there exactly."""
+MAX_DIGITS = 16
+"""Digits of the number of a change, which is not below the clock in microseconds."""
 
 
 class Reports:

@@ -1,7 +1,8 @@
 """Notes of what has changed, for those who read on and on.
 
 A note is a number in the job's row, of which an index keeps the order: each job has one at most, and a change moves it to the end. Numbers
-are counted in the app's row. They are given only while somebody reads, or has read within a day: otherwise a change costs nothing more.
+are counted in the app's row, and not below the clock: so a file that was restored from a backup gives none again that somebody has read,
+for other changes. They are given only while somebody reads, or has read within a day: otherwise a change costs nothing more.
 """
 
 # ruff: noqa: S608 - the texts are put together from constants only
@@ -25,17 +26,21 @@ PROLONGED_BY = 3600.0
 def note(session: Session, seqs: Sequence[int]) -> None:
     """These jobs have changed."""
     if seqs and session.noted():
-        last: int = session.one(sql.CHANGED, session.app)[0]  # type: ignore[index] # the app has a row
+        last: int = max(session.one(sql.CHANGED, session.app)[0], _ticks(session))  # type: ignore[index] # the app has a row
         session.run(sql.NOTE_CHANGES, last + 1, dump(seqs))
         session.run(sql.SET_CHANGED, session.app, last + len(seqs))
         session.news = True
+
+
+def _ticks(session: Session) -> int:
+    return int(session.now * 1_000_000)
 
 
 def begin(session: Session) -> Finish[str]:
     """Take notes from now on, or for longer; answer the place of now."""
     last, _, until = session.one(sql.NOTES_TAKEN, session.app) or (0, 0, 0.0)
     if until <= session.now:
-        last += 1
+        last = max(last + 1, _ticks(session))
         session.run(sql.TAKE_NOTES, session.app, last, session.now + KEEP_NOTES)
     elif until - session.now < KEEP_NOTES - PROLONGED_BY:
         session.run(sql.PROLONG_NOTES, session.app, session.now + KEEP_NOTES)

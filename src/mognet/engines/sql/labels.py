@@ -155,7 +155,7 @@ def reindex(limit: int) -> Operation[Reindexed]:
         session.run(sql.WALKED, session.app, walked, reached)
         if reached is None:
             session.run(sql.PATHS_CHANGED, session.app)
-        left = max([row[2] - low for row in behind if row[2] != walked] + ([] if reached is None else [reached - low]), default=0)
+        left = max([row[2] - low for row in behind if row[2] != walked] + ([] if reached is None else [max(1, reached - low)]), default=0)
         return lambda: Reindexed(len(rows) + deleted, left + int(dropped))
 
     return work

@@ -10,11 +10,11 @@ from mognet.codec import merge_metadata
 from mognet.engines.sql import changes, labels
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.ending import body_key, end, remove, value_key
-from mognet.engines.sql.session import INLINE, Finish, Operation, Session, dump, expired, id_list, make_record
+from mognet.engines.sql.session import INLINE, NUMBERS, Finish, Operation, Session, dump, expired, id_list, make_record
 from mognet.engines.sql.submitting import bury
-from mognet.outcomes import Change
+from mognet.outcomes import Change, may_rerun
 from mognet.records import Record, Token
-from mognet.states import FAILED, FINAL, ResultState
+from mognet.states import FINAL, ResultState
 
 
 class Found(NamedTuple):
@@ -101,11 +101,12 @@ def save(token: Token, changes: Mapping[str, bytes | None], ttl: float | None) -
     return work
 
 
-def delete(ids: Collection[UUID]) -> Operation[int]:
-    """Delete jobs; answer how many could be seen."""
+def delete(ids: Collection[UUID], states: Collection[ResultState]) -> Operation[int]:
+    """Delete jobs, of these states if any are named; answer how many could be seen."""
+    numbers = dump(sorted(NUMBERS[state] for state in states or NUMBERS))
 
     def work(session: Session) -> Finish[int]:
-        rows = session.json(sql.ROWS, session.app, *id_list(set(ids)), session.now)
+        rows = session.json(sql.ROWS, session.app, *id_list(set(ids)), session.now, numbers)
         if rows:
             remove(session, [seq for seq, _ in rows])
         return lambda: sum(seen for _, seen in rows)
@@ -194,7 +195,7 @@ def _merge(session: Session, found: Found, change: Change) -> bool:
 def _rerun(session: Session, found: Found, change: Change, body: bytes) -> Finish[Record]:
     """A new series of attempts for a job that ended without a value."""
     seq, record = found.seq, found.record
-    if record.state not in FAILED or record.name is None:
+    if not may_rerun(record, change):
         return lambda: record
     _merge(session, found, change)
     arrival = session.last().seq + 1

@@ -268,8 +268,8 @@ class SQLiteEngine:
     async def update(self, id: UUID, change: Change, *, unless: Collection[ResultState] = FINAL) -> Record | None:
         return await self._write(records.update(id, change, unless), rows=None if change.descendants else 1)
 
-    async def delete(self, ids: Collection[UUID]) -> int:
-        return await self._write(records.delete(ids))
+    async def delete(self, ids: Collection[UUID], *, states: Collection[ResultState] = ()) -> int:
+        return await self._write(records.delete(ids, states))
 
     async def search(self, query: Query) -> AsyncIterator[Record]:
         left, start = query.limit, None

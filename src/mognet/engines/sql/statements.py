@@ -203,8 +203,9 @@ WITH RECURSIVE tree(seq, id, state) AS (
     WHERE job.expires IS NULL OR job.expires > ?3)
 SELECT json_group_array(seq) FROM tree WHERE state < 3"""
 
-# Rows of these ids: [row, whether it can still be seen].
-ROWS = f"{_IDS} SELECT json_group_array(json_array(job.seq, job.expires IS NULL OR job.expires > ?4)) FROM {_BY_ID}"
+# Rows of these ids that are in one of these states (?5): [row, whether it can still be seen].
+ROWS = f"""{_IDS} SELECT json_group_array(json_array(job.seq, job.expires IS NULL OR job.expires > ?4)) FROM {_BY_ID}
+WHERE job.state IN (SELECT value FROM json_each(?5))"""
 DROP_RANGE = "DELETE FROM job WHERE seq BETWEEN ?1 AND ?2"
 DROP_JOBS = "DELETE FROM job WHERE +app = ?1 AND seq IN (SELECT value FROM json_each(?2))"
 

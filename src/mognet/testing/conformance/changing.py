@@ -343,6 +343,25 @@ class Rerunning(Group):
         assert claim.body == b"1"
         assert await bench.drain() == []
 
+    async def test_of_one_end(self, bench: Bench) -> None:
+        """Of the end that was seen: what has run again since, and ended anew, is left as it is."""
+        first = await bench.ended(ResultState.FAILURE)
+        change = rerun(b"1", ended=first.finished)
+        for _ in range(2):
+            again = await bench.engine.update(first.id, change, unless=())
+            assert again is not None
+            assert again.state is ResultState.PENDING
+        await bench.advance(1)
+        [claim] = await bench.take(1)
+        second = await bench.settle(failed(claim.token, b"error"))
+        before = await bench.picture(first.id)
+        left = await bench.engine.update(first.id, change, unless=())
+        assert left is not None
+        assert (left.state, left.finished) == (ResultState.FAILURE, second.finished)
+        assert await bench.picture(first.id) == before
+        await bench.engine.update(first.id, change._replace(ended=second.finished), unless=())
+        assert await bench.drain() == [first.id]
+
     async def test_later(self, bench: Bench) -> None:
         """With a delay it waits; and whoever waits for work is woken when it is due."""
         record = await bench.ended(ResultState.FAILURE)

@@ -267,6 +267,17 @@ class Indexing(Group):
         assert await found(indexed, query) == {*old[2:], *new}
         assert await found(indexed, wants("later", "b")) == {old[0]}
 
+    async def test_whole_as_soon_as_nothing_is_left(self, indexed: Bench) -> None:
+        """Also if each call looked at as many jobs as it might, and the last one at the very last."""
+        for count in (20, 1):
+            await indexed.add(count, metadata=dumps({"exact": "a"}))
+        for limit, key in ((1, "exact"), (7, "other"), (21, "third")):
+            await indexed.engine.declare([key])
+            left = 1
+            while left:
+                left = (await indexed.engine.reindex(limit=limit)).left
+            assert await indexed.engine.declare([key]) == {key}
+
     async def test_given_up(self, indexed: Bench) -> None:
         """A key that is declared no more is found without its index, and leaves nothing of it."""
         id = await add(indexed, {"tenant": "a", "user": {"id": 1}})

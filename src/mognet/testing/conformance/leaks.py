@@ -12,7 +12,7 @@ from uuid import uuid4
 from mognet.engine import DONE
 from mognet.outcomes import merge_metadata, paused, released, retry, revoke, set_ttl, succeeded, suspend
 from mognet.records import Query
-from mognet.states import FINAL
+from mognet.states import FINAL, ResultState
 from mognet.testing.conformance.bench import ENDS, LONG, Bench, Group, make_job
 
 
@@ -43,6 +43,18 @@ class NothingLeaks(Group):
         assert await bench.engine.get(ids) == [None] * len(ids)
         assert await bench.search(Query()) == []
         assert await bench.drain("q", "other", "l", "later") == []
+        assert await self.traces(bench) == {}
+
+    async def test_delete_in_some_states(self, bench: Bench) -> None:
+        """Only what is in one of these states at that moment; the rest is as if nothing had been asked."""
+        running, [waiting], ended = await bench.start(), await bench.add(queue="w"), await bench.ended(ResultState.FAILURE, queue="e")
+        ids = [running.token.id, waiting.id, ended.id]
+        assert await bench.engine.delete(ids, states=[ResultState.PENDING, ResultState.SUCCESS]) == 1
+        assert await bench.engine.get(ids) == [running.record, None, ended]
+        assert await bench.engine.delete(ids, states=FINAL) == 1
+        assert await bench.engine.extend([running.token], LONG) == {running.token}
+        assert await bench.engine.delete(ids, states=[ResultState.PENDING]) == 0
+        assert await bench.engine.delete(ids) == 1
         assert await self.traces(bench) == {}
 
     async def test_a_former_life(self, bench: Bench) -> None:

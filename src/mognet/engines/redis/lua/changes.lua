@@ -9,9 +9,9 @@ local watched, last, floor = tonumber(state[1] or 0), tonumber(state[2] or 0), t
 if watched <= now then
   -- What was before has no notes, also for those who stopped right here.
   call('UNLINK', P .. 'changes')
-  last = call('HINCRBY', app, 'changes', 1)
+  last = math.max(last + 1, now)
   floor = last
-  call('HSET', app, 'floor', int(floor))
+  call('HSET', app, 'changes', int(last), 'floor', int(floor))
 end
 if watched < now + keep - HOUR then call('HSET', app, 'watched', int(now + keep)) end
 if since == '' then return {int(last), int(now), 0, 0, {}} end

@@ -125,7 +125,8 @@ local function wake(queue, n)
   end
 end
 
--- Changes. Notes are taken only while somebody reads them.
+-- Changes. Notes are taken only while somebody reads them. Their numbers are not below the clock: so none is given twice by a server that
+-- was emptied, or has not got the last writes of the one that it takes the place of.
 local noted, forgotten, rung = {}, {}, false
 
 local function changed(id) noted[#noted + 1] = id end
@@ -143,9 +144,10 @@ local function note()
   end
   in_chunks('ZREM', P .. 'changes', forgotten)
   if #noted == 0 then return end
-  local last = call('HINCRBY', P .. 'app', 'changes', #noted) - #noted
+  local last = math.max(call('HGET', P .. 'app', 'changes') or 0, now)
+  call('HSET', P .. 'app', 'changes', int(last + #noted))
   local entries = {}
-  for i, id in ipairs(noted) do entries[2 * i - 1], entries[2 * i] = last + i, id end
+  for i, id in ipairs(noted) do entries[2 * i - 1], entries[2 * i] = int(last + i), id end
   in_chunks('ZADD', P .. 'changes', entries)
   if not rung then call('PUBLISH', P .. 'sig:changed', '') end
   rung = true

@@ -1,10 +1,10 @@
 -- Change a record, and if told its descendants. Answers {'ok', row}, {'none'}, {'large', size} or 'stale'.
 -- ARGV: id, token ('' any), states in which nothing changes, state ('' as it is), descendants?, ttl, tombstone?, largest metadata,
--- progress, the body of a rerun, its delay, version of the indexed paths, metadata keys and values, and for the paths that these reach: number and label.
+-- progress, the body of a rerun, its delay, the end it is for ('' any), version of the indexed paths, metadata keys and values, and for the paths that these reach: number and label.
 local id, token, unless, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local descendants, ttl, tombstone, largest = ARGV[5] == '1', tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
-local progress, body, delay, version = optional(ARGV[9]), optional(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
-local LABELS = 13
+local progress, body, delay, which, version = optional(ARGV[9]), optional(ARGV[10]), tonumber(ARGV[11]), ARGV[12], ARGV[13]
+local LABELS = 14
 if #ARGV >= LABELS and is_stale(version) then return STALE end
 local job, meta = key('job', id), key('meta', id)
 local r = fetch(id)
@@ -136,7 +136,7 @@ elseif not unless:find(r[STATE], 1, true) then
   local size
   if not body then
     size = apply()
-  elseif r[STATE] > SUCCESS and r[NAME] then
+  elseif r[STATE] > SUCCESS and r[NAME] and (which == '' or which == r[FINISHED]) then
     size = rerun()
   end
   if size then return {'large', size} end
