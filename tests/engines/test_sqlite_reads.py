@@ -104,7 +104,7 @@ async def test_a_count_while_jobs_come_and_go(path: Path, by: str) -> None:
 
         before = await count()
         more = [make_job("other") for _ in range(3)]
-        meddler = Meddler(path, records.delete([job.id for job in jobs[:2]]), submitting.submit(more, True))
+        meddler = Meddler(path, records.delete([job.id for job in jobs[:2]], ()), submitting.submit(more, True))
         answers, after = await meddler.answers(engine, count)
         assert sum(before.values()) == 5
         assert sum(dict(after).values()) == 6  # type: ignore[call-overload]
@@ -158,6 +158,7 @@ async def test_a_read_that_fails_leaves_nothing_open(path: Path) -> None:
 
 @pytest.mark.parametrize("newest_first", [True, False])
 @pytest.mark.parametrize("chunk", [3, 500])
+@pytest.mark.parametrize("tail", [0, 20])
 @pytest.mark.parametrize(
     ("tenants", "way"),
     [
@@ -168,7 +169,7 @@ async def test_a_read_that_fails_leaves_nothing_open(path: Path) -> None:
     ],
 )
 async def test_running_jobs_of_a_label(
-    path: Path, monkeypatch: pytest.MonkeyPatch, tenants: list[str], way: str, chunk: int, newest_first: bool
+    path: Path, monkeypatch: pytest.MonkeyPatch, tenants: list[str], way: str, chunk: int, newest_first: bool, tail: int
 ) -> None:
     """The same are found, in their order, whichever index is gone through, page by page, for as many as are asked for."""
     monkeypatch.setattr(search, "CHUNK", chunk)
@@ -177,6 +178,8 @@ async def test_running_jobs_of_a_label(
         await other.declare({"tenant"})
         jobs = [make_job("few" if number % 5 == 0 else "many") for number in range(150)]
         await engine.submit(jobs)
+        assert engine._writer is not None
+        await engine._writer.put(labels.catch_up(1, len(jobs) - tail))
         await other.submit(jobs)
         await other.claim("node", ["q"], 20, lease=60.0)
         claims = await engine.claim("node", ["q"], 20, lease=60.0, ids={job.id for job in jobs[::7]})

@@ -253,7 +253,7 @@ class TestSQLite:
         assert not file.exists()
         assert mognet("store", "migrate", url=url).code == 0
         assert mognet("store", "migrate", "--check", url=url).code == 0
-        assert mognet("store", "migrate", "--to", "1", url=url).text == "brought from schema 2 to 1\n"
+        assert mognet("store", "migrate", "--to", "1", url=url).text == "brought from schema 3 to 1\n"
         refused = mognet("store", "migrate", "--check", "--to", "7", url=url)
         assert (refused.code, "no schema 7" in refused.err) == (5, True)
         mognet("submit", "cook", "dish=soup", url=url)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mognet.engines.migrations import Step, steps
 from mognet.exceptions import ConnectionError, ImproperlyConfigured
-from mognet.labels import has_metadata, labels
+from mognet.labels import labels
 from mognet.records import Wanted
 
 T = TypeVar("T")
@@ -43,12 +43,14 @@ WAL_KEPT = 16 * 1024 * 1024
 
 
 @lru_cache(maxsize=64)
-def _wanted(conditions: str) -> list[Wanted]:
-    return [Wanted(path, frozenset(label.encode() for label in labels)) for path, labels in json.loads(conditions)]
+def _wanted(condition: str) -> Wanted:
+    path, values = json.loads(condition)
+    return Wanted(path, frozenset(value.encode() for value in values))
 
 
-def _has_metadata(metadata: bytes, conditions: str) -> bool:
-    return has_metadata(metadata, _wanted(conditions))
+def _has_metadata(metadata: bytes, condition: str) -> bool:
+    path, values = _wanted(condition)
+    return labels(metadata, (path,)).get(path) in values
 
 
 def _metadata_label(metadata: bytes, path: str) -> bytes | None:

@@ -1,5 +1,10 @@
 """The index of metadata: which paths are in it, and how it comes and goes.
 
+A new job has no labels yet. They are written for thousands of jobs together, in their order, by the thread of whoever finds that there are
+so many (see writer.py), by sweeps, and by ``reindex``. The last row whose labels are written stands in the app's row (``app.indexed``);
+jobs behind it are the tail, whose metadata a search looks at one by one. So what is found does not depend on when labels are written, and
+of a job in the tail there is never a label: when it is changed or deleted, none has to go.
+
 The paths are those of the file, per app, so that each process indexes what any of them has declared. A session knows them by the number
 that grows with each change of them (``app.paths``), at which every transaction that writes metadata looks.
 """
@@ -7,58 +12,102 @@ that grows with each change of them (``app.paths``), at which every transaction 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from mognet.engines.sql import statements as sql
-from mognet.engines.sql.session import Finish, Operation, Session, dump
+from mognet.engines.sql.session import Finish, Operation, Session, dump, flat_blocks
 from mognet.labels import labels
 from mognet.records import Reindexed
 
+Label = tuple[int, bytes]
+"""The number of a path, and the label of a value there."""
 
-def add(session: Session, jobs: Iterable[tuple[int, bytes]]) -> None:
-    """Index new jobs: (row, metadata)."""
-    paths = session.paths()
-    if paths:
-        _put(session, _labels_of(paths, jobs))
+Entries = dict[Label, list[int]]
+"""Rows by their labels."""
+
+_WIDTH = 3
+"""Columns of an entry in the file."""
+
+
+def catch_up(least: int, most: int) -> Operation[None]:
+    """Write labels of the tail, those of ``most`` jobs, if there may be ``least`` in it."""
+
+    def work(session: Session) -> Finish[None]:
+        if session.paths() and session.last().seq - session.indexed >= least:
+            write(session, most)
+        return lambda: None
+
+    return work
+
+
+def write(session: Session, most: int) -> int:
+    """Write the labels of the oldest so many jobs in the tail; answer of how many there were any to be written."""
+    paths, (_, high) = session.paths(), session.rows()
+    rows = session.all(sql.TAIL, session.indexed, high, most)
+    _put(session, _labels_of(paths, rows))
+    _set_indexed(session, rows[-1][0] if len(rows) == most else session.last().seq)
+    return len(rows)
+
+
+def _set_indexed(session: Session, seq: int) -> None:
+    if seq > session.indexed:
+        session.run(sql.INDEXED, session.app, seq)
+        session.indexed = seq
 
 
 def change(session: Session, seq: int, old: bytes, new: bytes) -> None:
     """Index a job anew whose metadata has changed."""
     paths = session.paths()
-    if paths:
+    if paths and seq <= session.indexed:
         before, after = set(_labels(paths, old)), set(_labels(paths, new))
-        _drop(session, [(path, label, seq) for path, label in before - after])
-        _put(session, [(path, label, seq) for path, label in after - before])
+        _drop(session, {label: [seq] for label in before - after})
+        _put(session, {label: [seq] for label in after - before})
 
 
 def remove(session: Session, seqs: Sequence[int]) -> None:
     """Take jobs out that are about to be deleted; their metadata says where they stand."""
     paths = session.paths()
-    if paths:
-        rows = session.all(sql.METADATA, session.app, dump(seqs))
+    indexed = [seq for seq in seqs if seq <= session.indexed]
+    if paths and indexed:
+        rows = session.all(sql.METADATA, session.app, dump(indexed))
         _drop(session, _labels_of(paths, rows))
 
 
-def _labels_of(paths: dict[str, int], jobs: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes, int]]:
-    """The rows of the index for jobs; metadata that many of them have is read once."""
-    alike: defaultdict[bytes, list[int]] = defaultdict(list)
+def _labels_of(paths: dict[str, int], jobs: Iterable[tuple[int, bytes]]) -> Entries:
+    """What the index has of jobs; metadata that many of them have are read once."""
+    entries: Entries = defaultdict(list)
+    alike: dict[bytes, list[Callable[[int], None]]] = {}
     for seq, metadata in jobs:
-        alike[metadata].append(seq)
-    return [(path, label, seq) for metadata, seqs in alike.items() for path, label in _labels(paths, metadata) for seq in seqs]
+        places = alike.get(metadata)
+        if places is None:
+            places = alike[metadata] = [entries[label].append for label in _labels(paths, metadata)]
+        for place in places:
+            place(seq)
+    return entries
 
 
-def _labels(paths: dict[str, int], metadata: bytes) -> list[tuple[int, bytes]]:
-    return [(paths[path], label) for path, label in labels(metadata, paths).items()]
+def _labels(paths: dict[str, int], metadata: bytes) -> list[Label]:
+    try:
+        return [(paths[path], label) for path, label in labels(metadata, paths).items()]
+    except (ValueError, AttributeError):  # no JSON object: nobody can look for anything in it, and whoever stored it is gone
+        return []
 
 
-def _put(session: Session, rows: list[tuple[int, bytes, int]]) -> None:
-    if rows:
-        session.blocks(sql.put_labels, sorted(rows))
+def _put(session: Session, entries: Entries) -> None:
+    values: list[object] = []
+    for path, label in sorted(entries):
+        seqs = entries[path, label]
+        first = len(values)
+        values += [path, bytearray(label), None] * len(
+            seqs
+        )  # bytes take four times as long to bind: sqlite3 looks for an adapter each time
+        values[first + 2 :: _WIDTH] = sorted(seqs)
+    for size, block in flat_blocks(values, _WIDTH):
+        session.connection.execute(sql.put_labels(size), block)
 
 
-def _drop(session: Session, rows: list[tuple[int, bytes, int]]) -> None:
-    if rows:
-        session.connection.executemany(sql.DROP_LABEL, rows)
+def _drop(session: Session, entries: Entries) -> None:
+    session.connection.executemany(sql.DROP_LABEL, [(*label, seq) for label, seqs in entries.items() for seq in seqs])
 
 
 def declare(wanted: Collection[str], only: bool) -> Operation[frozenset[str]]:
@@ -68,6 +117,8 @@ def declare(wanted: Collection[str], only: bool) -> Operation[frozenset[str]]:
         known = session.paths()
         new = sorted(set(wanted) - known.keys())
         gone = [number for path, number in known.items() if only and path not in wanted]
+        if new and not known:
+            _set_indexed(session, session.last().seq)  # nobody has written labels so far, nor would until all jobs have been walked over
         if new:
             walked = session.one(sql.LAST_ROW, *session.rows())
             for path in new:
@@ -93,6 +144,10 @@ def reindex(limit: int) -> Operation[Reindexed]:
         # From the newest job to the oldest, together for those paths that have come as far.
         walked = max(row[2] for row in behind)
         low, _ = session.rows()
+        session.paths()
+        if session.indexed < walked:  # first what is in the tail: of a job there, no label is written, nor dropped when it changes
+            done = write(session, limit)
+            return lambda: Reindexed(done + deleted, walked - low + int(dropped))
         rows = session.all(sql.WALK, low, walked, limit)
         paths = {name: path for path, name, at in behind if at == walked}
         _put(session, _labels_of(paths, rows))

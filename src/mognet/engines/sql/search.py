@@ -3,6 +3,9 @@
 Records are in the order of their creation by their row numbers. So a look goes through the table, or through an index that has the
 rows of one parent or root in order. The unfinished have no such index, which each new job would have to enter: their rows are
 collected from the line, the leases, and what brokers carry.
+
+The jobs of a label are in the table "label" up to the row ``indexed`` of the session; of those behind it, the tail, the metadata is looked
+at (see labels.py).
 """
 
 # ruff: noqa: S608 - the texts are put together from constants and numbers only
@@ -61,6 +64,8 @@ class Condition(NamedTuple):
     values: tuple[object, ...] = ()
 
 
+ANY = Condition("1")
+
 Ways = list[tuple[str, Condition]]
 """Tables, by which index, and ranges of them."""
 
@@ -79,7 +84,10 @@ _HELD = frozenset({ResultState.RUNNING, ResultState.SUSPENDED})
 MOST_LABELS = 400
 """Values whose ranges one statement merges; SQLite's limit for compound statements is 500."""
 
-TABLE, ROWS, LABELS = "job NOT INDEXED", "job", "label"
+MOST_HINTS = 16
+"""Values whose texts are looked for in metadata, before it is read."""
+
+TABLE, ROWS, LABELS, TAIL = "job NOT INDEXED", "job", "label", "job AS tail NOT INDEXED"
 LINE, CARRIED, LEASES = "job INDEXED BY job_line", "job INDEXED BY job_carried", "job INDEXED BY job_lease"
 
 
@@ -109,7 +117,7 @@ class Plan:
             ways.insert(4, "open")  # those that run are few, of whatever label
         way = next(name for name in ways if name in conditions)
         if way != "open":
-            return way, Condition("1")
+            return way, ANY
         if "label" in conditions and self._are_few(conditions["label"][1], conditions["open"][1]):
             held = self._union("seq", conditions["open"][1])
             return "label", Condition(f"+seq IN ({held.sql})", held.values)
@@ -117,6 +125,7 @@ class Plan:
 
     def _are_few(self, labelled: Ways, held: Ways) -> bool:
         """Whether it is quicker to go through the jobs of one label, and ask a set of those that run, than to look up each of these."""
+        labelled = [(table, range) for table, range in labelled if table != TAIL]
         if len(labelled) > 1:
             return False
         sql, values = self._union("1", held)
@@ -124,20 +133,29 @@ class Plan:
         sql, values = self._union("1", labelled)
         return self.session.one(f"{sql} LIMIT 1 OFFSET {FEW * number}", *values) is None
 
-    def _union(self, columns: str, ways: Ways, *conditions: Condition) -> Condition:
-        arms = [(table, _both(self._app(table, range), *conditions)) for table, range in ways]
+    def _union(self, columns: str, ways: Ways, rows: tuple[int, int] | None = None, narrow: Condition = ANY) -> Condition:
+        arms = [(table, arm) for table, range in ways if (arm := self._arm(table, range, rows, narrow)) is not None]
         sql = " UNION ALL ".join(f"SELECT {columns} FROM {table} WHERE {condition.sql}" for table, condition in arms)
         return Condition(sql, tuple(value for _, condition in arms for value in condition.values))
+
+    def _arm(self, table: str, range: Condition, rows: tuple[int, int] | None, narrow: Condition) -> Condition | None:
+        if rows is None:
+            return _both(self._app(table, range), narrow)
+        if table != TAIL:
+            return _both(self._app(table, range), _between(rows), narrow)
+        low, high = max(rows[0], self.session.indexed + 1), rows[1]
+        return _both(_between((low, high)), narrow, range) if low <= high else None
 
     def stretch(self, start: Start | None, most: int) -> tuple[list[tuple[str, Condition]], Start | None]:
         """Tables and conditions of the stretch after ``start``, and where it ends (None: with the range)."""
         if self.way in ("open", "under", "label"):
             return self._collected(start, most)
         table, range = self.ways[0]
-        sql, values = _both(self._app(table, range), self._rows(start, None))
+        sql, values = _both(self._app(table, range), _between(self._rows(start, None)))
         stop = self.session.one(f"SELECT seq FROM {table} WHERE {sql} {self.order} LIMIT 1 OFFSET {STRETCH - 1}", *values)
         end = None if stop is None else Start(stop[0])
-        return [(table, _both(self._app(table, range), self._rows(start, end), self.filter)) for table, range in self.ways], end
+        rows = _between(self._rows(start, end))
+        return [(table, _both(self._app(table, range), rows, self.filter)) for table, range in self.ways], end
 
     def _collected(self, start: Start | None, most: int) -> tuple[list[tuple[str, Condition]], Start | None]:
         rows = start.rows if start is not None else array("q")
@@ -157,9 +175,9 @@ class Plan:
         """How many rows to collect at first, for so many records."""
         if self.way != "label":
             return COLLECTED
-        return FEW * most if self.narrow.sql == "1" else most
+        return FEW * most if self.narrow == ANY else most
 
-    def _rows(self, start: Start | None, end: Start | None) -> Condition:
+    def _rows(self, start: Start | None, end: Start | None) -> tuple[int, int]:
         low, high = self.low, self.high
         if self.newest_first:
             high = high if start is None else min(high, start.seq - 1)
@@ -167,10 +185,10 @@ class Plan:
         else:
             low = low if start is None else max(low, start.seq + 1)
             high = high if end is None else min(high, end.seq)
-        return Condition("seq BETWEEN ? AND ?", (low, high))
+        return low, high
 
     def _app(self, table: str, range: Condition) -> Condition:
-        if range.sql == "1" or table in (LABELS, ROWS):
+        if range == ANY or table in (LABELS, ROWS):
             return range
         return Condition(f"app = ? AND {range.sql}", (self.session.app, *range.values))
 
@@ -191,20 +209,39 @@ def _labelled(session: Session, wanted: Sequence[Wanted]) -> Conditions:
     paths, whole = session.paths() if wanted else {}, session.whole() if wanted else frozenset()
     for number, each in enumerate(wanted):
         if each.path not in whole or not each.labels or len(each.labels) > MOST_LABELS:
-            text = json.dumps([(each.path, sorted(label.decode() for label in each.labels))])
-            found[f"metadata {number}"] = Condition("has_metadata(metadata, ?)", (text,)), []
+            found[f"metadata {number}"] = _looked_at(each), []
             continue
         path, values = paths[each.path], sorted(each.labels)
         marks = ", ".join("?" * len(values))
-        single = Condition(f"EXISTS (SELECT 1 FROM label WHERE path = ? AND label IN ({marks}) AND label.seq = job.seq)", (path, *values))
+        entry = f"EXISTS (SELECT 1 FROM label WHERE path = ? AND label IN ({marks}) AND label.seq = job.seq)"
+        look = _looked_at(each)
+        single = Condition(f"iif(job.seq > ?, {look.sql}, {entry})", (session.indexed, *look.values, path, *values))
         ways: Ways = [(LABELS, Condition("path = ? AND label = ?", (path, value))) for value in values]
-        found["label" if "label" not in found else f"label {number}"] = single, ways
+        found["label" if "label" not in found else f"label {number}"] = single, [*ways, (TAIL, look)]
     return found
+
+
+def _looked_at(wanted: Wanted) -> Condition:
+    """Whether a job's metadata hold.
+
+    Most that do not are told by their text, without being read: without a backslash in it, the text of a string in JSON is the string.
+    """
+    text = json.dumps([wanted.path, sorted(label.decode() for label in wanted.labels)])
+    exact = Condition("has_metadata(metadata, ?)", (text,))
+    if not 0 < len(wanted.labels) <= MOST_HINTS or not all(map(_is_literal, wanted.labels)):
+        return exact
+    hints = " OR ".join(["instr(metadata, ?)"] * len(wanted.labels))
+    return Condition(f"((instr(metadata, x'5c') OR {hints}) AND {exact.sql})", (*sorted(wanted.labels), *exact.values))
+
+
+def _is_literal(label: bytes) -> bool:
+    """Whether each JSON text without a backslash that has this value somewhere has this text there."""
+    return label.startswith(b'"') or label in (b"true", b"false", b"null")
 
 
 def _conditions(session: Session, query: Query) -> Conditions:
     """The conditions of a query."""
-    found: Conditions = {"all": (Condition("1"), [(TABLE, Condition("1"))])}
+    found: Conditions = {"all": (ANY, [(TABLE, ANY)])}
     if query.id_prefix is not None:
         between = Condition("id BETWEEN ? AND ?", _id_range(query.id_prefix))
         name = "id_prefix" if len(query.id_prefix) >= SELECTIVE else "few digits"
@@ -276,8 +313,12 @@ def _rows_between(session: Session, after: float | None, before: float | None) -
     return lowest if after is None else first(">", after), highest if before is None else first(">=", before) - 1
 
 
+def _between(rows: tuple[int, int]) -> Condition:
+    return Condition("seq BETWEEN ? AND ?", rows)
+
+
 def _both(*conditions: Condition) -> Condition:
-    needed = [condition for condition in conditions if condition.sql != "1"] or [Condition("1")]
+    needed = [condition for condition in conditions if condition != ANY] or [ANY]
     return Condition(
         " AND ".join(condition.sql for condition in needed), tuple(value for condition in needed for value in condition.values)
     )
@@ -328,7 +369,7 @@ def count(query: Query, by: GroupBy | str, start: Start | None) -> Operation[tup
 
 
 def _counted_by_label(session: Session, path: str) -> dict[str, int]:
-    """All jobs of an app by their label at a path, as its index has them, less those that have expired and are yet to be deleted."""
+    """All jobs of an app by their label at a path, by its index and the tail, less those that have expired and are yet to be deleted."""
     [(total,)] = session.all("SELECT count(*) FROM job INDEXED BY job_id WHERE app = ?", session.app)
     numbers = Counter(
         {
@@ -336,6 +377,14 @@ def _counted_by_label(session: Session, path: str) -> dict[str, int]:
             for label, number in session.all("SELECT label, count(*) FROM label WHERE path = ? GROUP BY label", session.paths()[path])
         }
     )
+    low, high = session.rows()
+    tail = session.all(
+        "SELECT metadata_label(metadata, ?), count(*) FROM job NOT INDEXED WHERE seq BETWEEN ? AND ? GROUP BY 1",
+        path,
+        max(low, session.indexed + 1),
+        high,
+    )
+    numbers.update({label: number for label, number in tail if label is not None})
     gone = session.all(
         "SELECT metadata_label(metadata, ?) FROM job INDEXED BY job_cleanup WHERE app = ? AND cleanup <= ? AND expires <= ?",
         path,

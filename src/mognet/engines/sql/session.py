@@ -65,9 +65,11 @@ class Session:
     known_paths: dict[str, int] = field(default_factory=dict)
     """The paths that were indexed when this was last read; that they still are, ``paths_version`` says."""
     paths_version: int = 0
-    views: set[int] = field(default_factory=set)
-    """For which numbers of labels the connection has a view: see single.py."""
     _whole: frozenset[str] = frozenset()
+    indexed: int = 0
+    """The row up to which labels were written when this was last read."""
+    newest: int = 0
+    """The highest number that was given when this was last looked at."""
     tip: int = field(init=False)
     """The number of the last job that was stored alone; often nobody has added any since."""
 
@@ -122,7 +124,9 @@ class Session:
     def last(self) -> Last:
         """The highest number given to a job or a turn so far, and when the last job was created."""
         row = self.one(sql.LAST, self.app)
-        return Last(*row) if row is not None else Last(self.app << sql.APP_BITS, 0.0)
+        last = Last(*row) if row is not None else Last(self.app << sql.APP_BITS, 0.0)
+        self.newest = last.seq
+        return last
 
     def rows(self) -> tuple[int, int]:
         """The numbers between which the app's rows are."""
@@ -136,17 +140,23 @@ class Session:
     def paths(self) -> dict[str, int]:
         """The paths in metadata that are indexed, with their numbers."""
         row = self.one(sql.FLAGS, self.app)
-        if row is not None and row[0] != self.paths_version:
-            paths = self.all(sql.PATHS, self.app)
-            self.known_paths = {name: number for name, number, _ in paths}
-            self._whole = frozenset(name for name, _, whole in paths if whole)
-            self.paths_version = row[0]
+        if row is not None:
+            version, _, self.indexed = row
+            if version != self.paths_version:
+                paths = self.all(sql.PATHS, self.app)
+                self.known_paths = {name: number for name, number, _ in paths}
+                self._whole = frozenset(name for name, _, whole in paths if whole)
+                self.paths_version = version
         return self.known_paths
 
     def whole(self) -> frozenset[str]:
         """Those of them that are indexed for all jobs."""
         self.paths()
         return self._whole
+
+    def behind(self) -> int:
+        """How many jobs may have no labels yet, by what this connection has seen."""
+        return max(self.tip, self.newest) - self.indexed if self.known_paths else 0
 
     def remember(self, claims: Iterable[Claim]) -> None:
         """Keep what was claimed, for its end."""
@@ -196,6 +206,15 @@ def in_blocks(rows: Sequence[Row]) -> Iterator[tuple[int, Row]]:
         while len(rows) - start >= size:
             yield size, tuple(value for row in rows[start : start + size] for value in row)
             start += size
+
+
+def flat_blocks(values: Sequence[object], width: int) -> Iterator[tuple[int, Sequence[object]]]:
+    """The same of rows of this width that stand one behind the other."""
+    start = 0
+    for size in sql.SIZES:
+        while len(values) - start >= size * width:
+            yield size, values[start : start + size * width]
+            start += size * width
 
 
 def id_list(ids: Collection[UUID]) -> tuple[int, bytes]:

@@ -7,12 +7,8 @@ looked for. The statement sees to it that this is so.
 # ruff: noqa: S608 - the texts are put together from constants and numbers only
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-
 from mognet.engines.sql import statements as sql
-from mognet.engines.sql.session import INLINE, Row, Session
-from mognet.labels import labels
+from mognet.engines.sql.session import INLINE, Session
 from mognet.records import Job
 
 NO_METADATA = b"{}"
@@ -27,48 +23,22 @@ _COLUMNS = "seq, app, id, state, lined, priority, queue, due, arrival, created, 
 
 # A job in row ?2, created now (?8): unless there it would not be behind all others, its id is known, changes are noted, or other paths are
 # indexed than ?3 stands for.
-def _insert(table: str, columns: str, values: str) -> str:
+def _insert(columns: str, values: str) -> str:
     return f"""
-INSERT INTO {table} ({_COLUMNS}, {columns})
+INSERT INTO job ({_COLUMNS}, {columns})
 SELECT ?2, ?1, ?4, 0, 1, ?5, ?6, ?7, ?2, ?8, ?9, ?10, {values}
-FROM app WHERE app.app = ?1 AND turn < ?2 AND noted_until <= ?8 AND paths = ?3 AND coalesce({_IS_NEWER}, 1)"""
+FROM app WHERE app.app = ?1 AND turn < ?2 AND indexed < ?2 AND noted_until <= ?8 AND paths = ?3 AND coalesce({_IS_NEWER}, 1)
+ON CONFLICT (app, id) DO NOTHING"""
 
 
-_UNKNOWN = " ON CONFLICT (app, id) DO NOTHING"
-_FULL = "metadata, label, latest, late_ttl"
-_INSERT = _insert("job", _FULL, "?11, ?12, ?13, ?14") + _UNKNOWN
-_INSERT_BARE = _insert("job", "metadata", "x'7b7d'") + _UNKNOWN  # values that are bound cost more than those that are not there
-
-
-# With labels it is a single statement, too: on a view of the connection's own, whose trigger puts what is inserted into the tables.
-
-
-@cache
-def _insert_labelled(labels: int) -> str:
-    columns = ", ".join(f"path{number}, label{number}" for number in range(labels))
-    marks = ", ".join(f"?{number}" for number in range(15, 15 + 2 * labels))
-    return _insert(f"new_job_{labels}", f"{_FULL}, {columns}", f"?11, ?12, ?13, ?14, {marks}")
-
-
-def _make_view(session: Session, labels: int) -> None:
-    if labels in session.views:
-        return
-    view, numbers, added = f"new_job_{labels}", range(labels), f"{_COLUMNS}, {_FULL}"
-    columns = ", ".join(f"path{number}, label{number}" for number in numbers)
-    nothing = ", ".join(["NULL"] * 2 * labels)
-    session.run(f"CREATE TEMP VIEW IF NOT EXISTS {view} ({added}, {columns}) AS SELECT {added}, {nothing} FROM job")
-    new = ", ".join(f"new.{column}" for column in added.split(", "))
-    puts = [f"INSERT INTO job ({added}) VALUES ({new});"]
-    puts += [f"INSERT INTO label (path, label, seq) VALUES (new.path{number}, new.label{number}, new.seq);" for number in numbers]
-    session.run(f"CREATE TEMP TRIGGER IF NOT EXISTS add_job_{labels} INSTEAD OF INSERT ON {view} BEGIN {' '.join(puts)} END")
-    session.views.add(labels)
+_INSERT = _insert("metadata, label, latest, late_ttl", "?11, ?12, ?13, ?14")
+# Values that are bound cost more than those that are not there.
+_INSERT_PLAIN = _insert("metadata", "?11")
+_INSERT_BARE = _insert("metadata", "x'7b7d'")
 
 
 def add(session: Session, job: Job) -> bool:
-    """Store a job, and put it in line. False: it is large or has a family, its id is known, or more is to be done, and nothing was.
-
-    With labels, a known id is an :class:`sqlite3.IntegrityError`.
-    """
+    """Store a job, and put it in line. False: it is large or has a family, its id is known, or more is to be done, and nothing was."""
     if job.parent is not None or job.root is not None or len(job.body) > INLINE or len(job.metadata) > INLINE:
         return False
     return _put(session, job) or (_renew(session) and _put(session, job))
@@ -77,13 +47,10 @@ def add(session: Session, job: Job) -> bool:
 def _put(session: Session, job: Job) -> bool:
     now, seq = session.clock(), session.tip + 1
     row = (session.app, seq, session.paths_version, job.id.bytes, job.priority, job.queue, now + job.delay, now, job.name, job.body)
-    if job.label is None and job.latest is None and job.metadata == NO_METADATA:
-        cursor = session.cursor.execute(_INSERT_BARE, row)
+    if job.label is None and job.latest is None:
+        cursor = session.cursor.execute(*((_INSERT_BARE, row) if job.metadata == NO_METADATA else (_INSERT_PLAIN, (*row, job.metadata))))
     else:
         full = (*row, job.metadata, job.label, job.latest, None if job.latest is None else job.ttl)
-        found = labels(job.metadata, session.known_paths) if session.known_paths else {}
-        if found:
-            return _put_labelled(session, full, [value for path, label in found.items() for value in (session.known_paths[path], label)])
         cursor = session.cursor.execute(_INSERT, full)
     if cursor.rowcount != 1:
         return False
@@ -91,19 +58,9 @@ def _put(session: Session, job: Job) -> bool:
     return True
 
 
-def _put_labelled(session: Session, row: Row, labelled: Sequence[int | bytes]) -> bool:
-    _make_view(session, len(labelled) // 2)
-    before = session.connection.total_changes  # what a trigger writes does not count as the statement's own
-    session.cursor.execute(_insert_labelled(len(labelled) // 2), (*row, *labelled))
-    if session.connection.total_changes == before:
-        return False
-    session.tip = row[1]
-    return True
-
-
 def _renew(session: Session) -> bool:
     """Look where the numbers stand now. False: that was not in the way."""
-    paths, noted_until = session.one(sql.FLAGS, session.app) or (0, 0.0)
+    paths, noted_until, _ = session.one(sql.FLAGS, session.app) or (0, 0.0, 0)
     if paths != session.paths_version or noted_until > session.clock():
         return False
     before, session.tip = session.tip, session.last().seq

@@ -31,9 +31,10 @@ ADD_APP = "INSERT INTO app (name) VALUES (?1) ON CONFLICT (name) DO NOTHING"
 
 # --- the line
 
-# The highest number given so far, to a job or to a turn, and when the last job was created.
+# The highest number given so far, to a job or to a turn, and when the last job was created. Up to the row that the index of metadata has
+# reached, no number is given again.
 LAST = f"""
-SELECT max(app.turn, ?1 << {APP_BITS}, coalesce(job.seq, 0)), coalesce(job.created, 0.0)
+SELECT max(app.turn, app.indexed, ?1 << {APP_BITS}, coalesce(job.seq, 0)), coalesce(job.created, 0.0)
 FROM app LEFT JOIN job ON job.seq = (SELECT max(seq) FROM job WHERE seq > ?1 << {APP_BITS} AND seq < (?1 + 1) << {APP_BITS})
 WHERE app.app = ?1"""
 SET_LAST = "UPDATE app SET turn = ?2 WHERE app = ?1"
@@ -247,12 +248,15 @@ METADATA = "SELECT seq, metadata FROM job WHERE +app = ?1 AND seq IN (SELECT val
 BEHIND = "SELECT path, name, walked FROM path WHERE app = ?1 AND NOT dropped AND walked IS NOT NULL"
 WALK = "SELECT seq, metadata FROM job WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq DESC LIMIT ?3"
 WALKED = "UPDATE path SET walked = ?3 WHERE app = ?1 AND NOT dropped AND walked = ?2"
+# The jobs behind row ?1, up to row ?2, whose labels are yet to be written; and that they are, up to a row.
+TAIL = "SELECT seq, metadata FROM job WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"
+INDEXED = "UPDATE app SET indexed = ?2 WHERE app = ?1"
 LAST_ROW = "SELECT seq FROM job WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq DESC LIMIT 1"
 
 # --- changes
 
-# What a transaction has to know: which paths are indexed, and until when changes are noted.
-FLAGS = "SELECT paths, noted_until FROM app WHERE app = ?1"
+# What a transaction has to know: which paths are indexed, until when changes are noted, and up to which row labels are written.
+FLAGS = "SELECT paths, noted_until, indexed FROM app WHERE app = ?1"
 
 CHANGED = "SELECT changed FROM app WHERE app = ?1"
 SET_CHANGED = "UPDATE app SET changed = ?2 WHERE app = ?1"

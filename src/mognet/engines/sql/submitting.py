@@ -6,15 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from mognet.engines.sql import changes, labels
+from mognet.engines.sql import changes
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.ending import body_key, end, remove
 from mognet.engines.sql.session import INLINE, NUMBERS, Finish, Operation, Row, Session, dump, expired, id_list, make_record, make_uuid
 from mognet.records import Job, Record, Token
 from mognet.states import ResultState
-
-_METADATA = 14
-"""Where a new job's row has its metadata."""
 
 OUT, IN_LINE, CARRIED = 0, 1, 2
 """Whether a job is in line; not if a broker carries it."""
@@ -138,7 +135,8 @@ class _Batch:
         if self.contents:
             session.blocks(sql.put_contents, self.contents)
         if self.rows:
-            labels.add(session, ((row[0], row[_METADATA]) for row in self.rows))
+            session.paths()
+            session.newest = self.seq
             changes.note(session, [row[0] for row in self.rows])
         if not self.revoked:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mognet.engines.sql import changes
+from mognet.engines.sql import changes, labels
 from mognet.engines.sql import statements as sql
 from mognet.engines.sql.ending import end_trees, remove, value_key
 from mognet.engines.sql.session import NUMBERS, Finish, Operation, Session, dump, load
@@ -23,7 +23,10 @@ class Upkeep(NamedTuple):
 
 
 def sweep(grace: float, limit: int) -> Operation[Upkeep]:
-    """Put lost jobs back in line, and those that a broker has carried for too long; end what waits too late; delete what has expired."""
+    """Put lost jobs back in line, and those that a broker has carried for too long; end what waits too late; delete what has expired.
+
+    And write the labels of jobs that others have left without.
+    """
 
     def work(session: Session) -> Finish[Upkeep]:
         lost, queues = session.one(sql.LOST, session.app, session.now, limit) or ("[]", "[]")
@@ -35,6 +38,7 @@ def sweep(grace: float, limit: int) -> Operation[Upkeep]:
         lined_up = session.run(sql.LINE_UP, session.app, carried) if carried != "[]" else 0
         expiring = session.json(sql.EXPIRED, session.app, session.now, limit)
         count = _clean(session, expiring)
+        labels.catch_up(1, limit)(session)
 
         def finish() -> Upkeep:
             tell()

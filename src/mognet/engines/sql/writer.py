@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mognet.engines.sql import labels
 from mognet.engines.sql.connection import WAL_KEPT, is_locked, patiently
 from mognet.engines.sql.desks import Answer, Desk, Task, tell
 from mognet.engines.sql.pace import Pace
@@ -35,6 +36,9 @@ LOG_HEAD, FRAME_HEAD = 32, 24
 
 LOG_PAGES = 1_500
 """Pages in the write-ahead log from which on it is copied into the file."""
+
+MANY_BEHIND = 2_000
+"""Jobs without labels that call for them to be written, for as many at a time."""
 
 LONG_LOG = 2 * WAL_KEPT
 """Bytes of the write-ahead log that call for a copy, whoever wrote them."""
@@ -109,8 +113,7 @@ class Writer(Desk):
             self._pace.seen_inline(took, took)
             self._changes += 1
             self._commits += 1
-            if self._log_calls():
-                self._inbox.put(Task(_nothing, self._loop.create_future(), lambda: True))
+            self._call_thread()
             return True
         except sqlite3.Error:  # SQLite has undone it; why, is told to whoever tries again in the usual way
             return False
@@ -152,8 +155,7 @@ class Writer(Desk):
                 answers = [_finished(finish) for finish in finishes]
             if self._commit is not None:
                 self._pace.seen_inline(self._commit, time.perf_counter() - begin)
-            if self._log_calls():
-                self._inbox.put(Task(_nothing, self._loop.create_future(), lambda: True))
+            self._call_thread()
         finally:
             self._lock.release()
         for task, (result, fault) in zip(wanted, answers, strict=True):
@@ -216,6 +218,9 @@ class Writer(Desk):
         return finishes
 
     def _after(self, session: Session) -> None:
+        with suppress(sqlite3.Error, ConnectionError):  # until they are written, searches look at metadata
+            while self._labels_are_behind(session):
+                self._transact(session, [labels.catch_up(MANY_BEHIND, MANY_BEHIND)])
         if self._log_is_short():
             self._stretched = True
             with suppress(sqlite3.Error, ConnectionError, OSError):  # it is not needed
@@ -224,9 +229,13 @@ class Writer(Desk):
             with suppress(sqlite3.Error, ConnectionError):  # the next one will do
                 self._checkpoint(session)
 
-    def _log_calls(self) -> bool:
-        """Whether the thread has something to do about the log."""
-        return self._log_is_full() or self._log_is_short()
+    def _call_thread(self) -> None:
+        """Wake the thread if it has something to do about the log or the labels."""
+        if self._log_is_full() or self._log_is_short() or self._labels_are_behind(self._session):
+            self._inbox.put(Task(_nothing, self._loop.create_future(), lambda: True))
+
+    def _labels_are_behind(self, session: Session) -> bool:
+        return session.behind() >= MANY_BEHIND
 
     def _log_is_short(self) -> bool:
         """Whether it may be shorter than it will get, in a process that goes on committing."""
