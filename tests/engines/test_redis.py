@@ -269,6 +269,9 @@ def test_urls(url: str, hosts: tuple[tuple[str, int], ...], db: int) -> None:
         ("redis://u:geheim@h?allow_eviction=perhaps", "allow_eviction"),
         ("rediss://u:geheim@h?ssl_cert_reqs=none", "insecure_skip_verify=1"),
         ("redis://u:geheim@h/one", "/0"),
+        ("redis://u:geheim@h/0/1", "/0"),
+        ("redis://u:geheim@h/99999999999", "/0"),
+        ("redis://u:geheim@h?db=-1", "db"),
         ("redis://u:geheim@h:port", "redis://user"),
         ("redis://u:geheim@a,b", "redis+sentinel://"),
         ("redis+sentinel://u:geheim@a", "service"),
@@ -338,6 +341,15 @@ async def test_a_wrong_password(folder: Path) -> None:
         assert "password" in str(caught.value)
         assert "falsch" not in str(caught.value)
     await use(url.format("geheim"))
+
+
+async def test_a_database_that_is_not_there(folder: Path) -> None:
+    """It is no outage: to come again would not help."""
+    url = start(folder, "--databases", "3").removesuffix("/0")
+    await use(f"{url}/2")
+    for number in ("/3", "/99999", "?db=99999"):
+        with pytest.raises(ImproperlyConfigured, match=r"no database of this number.*`databases`"):
+            await use(f"{url}{number}")
 
 
 async def test_a_user_with_few_rights(folder: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from pydantic_core import from_json
 from redis import Redis
 
 from mognet.codec import dumps
@@ -17,8 +19,9 @@ from mognet.engines.redis import keys
 from mognet.engines.redis.engine import RedisEngine
 from mognet.engines.redis.scripts import inline, script
 from mognet.labels import label
-from mognet.outcomes import failed, merge_metadata, rerun, succeeded
+from mognet.outcomes import Outcome, failed, merge_metadata, rerun, succeeded
 from mognet.records import Query, Wanted
+from mognet.states import ResultState
 from mognet.testing.conformance.bench import make_job
 from servers.redis import empty_redis
 
@@ -43,6 +46,10 @@ def wants(path: str, *values: object) -> Query:
 
 async def found(engine: RedisEngine, query: Query) -> int:
     return len([record async for record in engine.search(query)])
+
+
+def text(answer: bytes | str) -> str:
+    return str(answer, "utf-8") if isinstance(answer, bytes) else str(answer)
 
 
 def looked_at(server: Redis) -> int:
@@ -293,6 +300,138 @@ async def test_where_bodies_and_values_are(url: str, server: Redis) -> None:
         await engine.update(bad.token.id, rerun(b"again"), unless=())
         assert texts(bad.token.id.hex) == {"body"}
         assert await engine.body(bad.token.id) == b"again"
+
+
+# --- metadata
+
+DESCRIBED = {"user": 1, "tenant": 'a"}é', "deep": {"id": [1.5, None]}}
+STAGES = ("never", "pending", "running", "ended")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("value", [None, b"", b"value", b"+value"])
+async def test_metadata_stands_before_the_call_until_it_is_changed(url: str, server: Redis, stage: str, value: bytes | None) -> None:
+    """Whenever that is, calls and values are what they were, and the indexes lead to the job."""
+    async with RedisEngine(url) as engine:
+        await engine.declare(["user", "deep.id"])
+        job = make_job(metadata=dumps(DESCRIBED), body=b"+body")
+        start, expected = "mognet:{app}:", dict(DESCRIBED)
+
+        def keys_of_it() -> set[str]:
+            return {text(key).removeprefix(start).split(":")[0] for key in server.keys(f"{start}*:{job.id.hex}")}
+
+        async def reach(now: str) -> None:
+            if stage == now:
+                await engine.update(job.id, merge_metadata(dumps({"user": 2})), unless=())
+                expected["user"] = 2
+            assert ("meta" in keys_of_it()) == (expected["user"] == 2)
+            [record] = await engine.get([job.id])
+            assert record is not None
+            assert from_json(record.metadata) == expected
+            for path, wanted in (("user", expected["user"]), ("deep.id", [1.5, None]), ("tenant", 'a"}é')):
+                assert await found(engine, wants(path, wanted)) == 1
+            assert await found(engine, wants("user", 3 - int(str(expected["user"])))) == 0
+            assert await engine.count(Query(), by="metadata:tenant") == {'"a\\"}é"': 1}
+
+        await engine.submit([job])
+        await reach("pending")
+        [claim] = await engine.claim("node", ["q"], 1, lease=10)
+        assert (claim.body, from_json(claim.record.metadata)) == (b"+body", expected)
+        await reach("running")
+        assert await engine.body(job.id) == b"+body"
+        [ended] = await engine.settle([Outcome(claim.token, ResultState.SUCCESS, value)])
+        assert ended is not None
+        assert from_json(ended.metadata) == expected
+        await reach("ended")
+        assert await engine.value(job.id) == value
+        await engine.delete([job.id])
+        assert [key for key in server.keys(f"{start}*") if text(key).removeprefix(start) not in ("app", "paths", "seq")] == []
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_a_value_that_goes_leaves_the_metadata(url: str, server: Redis, changed: bool) -> None:
+    async with RedisEngine(url) as engine:
+        job = make_job(metadata=dumps(DESCRIBED))
+        await engine.submit([job])
+        [claim] = await engine.claim("node", ["q"], 1, lease=10)
+        await engine.settle([succeeded(claim.token, b"value", value_ttl=0.0)])
+        if changed:
+            await engine.update(job.id, merge_metadata(dumps({"user": 1.5})), unless=())
+        assert [(await engine.sweep()).expired for _ in range(2)] == [1, 0]
+        [record] = await engine.get([job.id])
+        assert record is not None
+        assert from_json(record.metadata) == DESCRIBED | ({"user": 1.5} if changed else {})
+        assert await engine.value(job.id) is None
+
+
+async def test_a_rerun_keeps_the_metadata_before_its_call(url: str) -> None:
+    async with RedisEngine(url) as engine:
+        job = make_job(metadata=dumps(DESCRIBED))
+        await engine.submit([job])
+        for body in (b"again", b"once more"):
+            [claim] = await engine.claim("node", ["q"], 1, lease=10)
+            await engine.settle([failed(claim.token, b"error")])
+            await engine.update(job.id, rerun(body), unless=())
+            assert await engine.body(job.id) == body
+        [claim] = await engine.claim("node", ["q"], 1, lease=10)
+        assert (claim.body, from_json(claim.record.metadata)) == (b"once more", DESCRIBED)
+
+
+@pytest.mark.parametrize("spaces", [False, True])
+async def test_metadata_is_taken_apart_where_its_keys_are(url: str, spaces: bool) -> None:
+    """Whatever brackets, quotes and backslashes stand in it, and however its text was written."""
+    odd = ["", "\\", '"', '\\"', "{", "}", "[", "],", ":", "a,b", "é\n\x00", '{"a":1}', "p", "1"]
+    values = [0, -1.5e300, True, None, "", [], {}, [[{"a": "]}"}], "["], {"x": {"y": ['"', {}]}, "}": "{"}, *odd]
+    metadata = {
+        key: values[(number + shift) % len(values)] for shift in (0, 7) for number, key in enumerate(f"{each}{shift}" for each in odd)
+    }
+    async with RedisEngine(url) as engine:
+        job = make_job(metadata=json.dumps(metadata, separators=None if spaces else (",", ":")).encode())
+        await engine.submit([job])
+        for key, value in metadata.items():
+            if "." not in key:
+                assert await engine.count(Query(), by=f"metadata:{key}") == {label(value).decode(): 1}
+        for change in ({"new": "}"}, {"{0": 1}):
+            metadata |= change
+            await engine.update(job.id, merge_metadata(dumps(change)))
+            [record] = await engine.get([job.id])
+            assert record is not None
+            assert from_json(record.metadata) == metadata
+
+
+@pytest.mark.parametrize("indexed", [[], ["user"]])
+async def test_metadata_that_the_server_has_deleted(url: str, server: Redis, indexed: list[str]) -> None:
+    """It may, if one allows it (``allow_eviction``): what is left is answered and goes its way."""
+    async with RedisEngine(url) as engine:
+        await engine.declare(indexed)
+        job = make_job(metadata=dumps(DESCRIBED))
+        await engine.submit([job])
+        server.delete(f"mognet:{{app}}:body:{job.id.hex}")
+        [record] = await engine.get([job.id])
+        assert record is not None
+        assert record.metadata == b"{}"
+        [claim] = await engine.claim("node", ["q"], 1, lease=10)
+        assert (claim.body, claim.record.metadata) == (b"", b"{}")
+        await engine.settle([failed(claim.token, b"error")])
+        assert await engine.value(job.id) == b"error"
+        assert await engine.delete([job.id]) == 1
+
+
+async def test_to_index_later_takes_nothing_apart(url: str, server: Redis) -> None:
+    """Labels are added to the metadata where it stands, and taken away there when a path is given up."""
+    async with RedisEngine(url) as engine:
+        job = make_job(metadata=dumps(DESCRIBED), body=b"body")
+        await engine.submit([job])
+        for declared in (["user"], ["user", "tenant"], ["tenant", "deep.id"], []):
+            await engine.declare(declared, only=True)
+            while (await engine.reindex(limit=1)).left:
+                pass
+            values = {"user": 1, "tenant": 'a"}é', "deep.id": [1.5, None]}
+            assert [await found(engine, wants(path, values[path])) for path in declared] == [1] * len(declared)
+            assert len(server.keys("mognet:{app}:has:*")) == len(declared)
+            assert server.exists(f"mognet:{{app}}:meta:{job.id.hex}") == 0
+        assert await engine.body(job.id) == b"body"
+        assert text(server.hget(f"mognet:{{app}}:job:{job.id.hex}", "m") or b"").endswith(":0")  # no labels
 
 
 # --- the scripts

@@ -113,6 +113,13 @@ class TestRedis:
         found = await RedisCheckup(redis[1].replace(":s3", "small:s3"), "kitchen").examine(["tasks"])
         assert "cannot be seen" in next(each.text for each in found if each.subject == "persistence")
 
+    def test_a_database_that_is_not_there(self, mognet: Mognet, redis: tuple[Any, str]) -> None:
+        for words in (("submit", "cook", "dish=soup"), ("tasks", "list"), ("store", "info")):
+            refused = mognet(*words, url=f"{redis[1].removesuffix('/0')}/99999")
+            assert (refused.code, "databases" in refused.err) == (2, True), words
+        said = mognet("doctor", "--json", url=f"{redis[1].removesuffix('/0')}/99999")
+        assert (said.code, "databases" in str(said.json)) == (1, True)
+
     def test_none(self, mognet: Mognet, redis: tuple[Any, str]) -> None:
         redis[0].kill()
         said = mognet("doctor", "--json", url=redis[1])

@@ -100,17 +100,28 @@ def _redis(url: str, app: str) -> Store:
         for id in kinds.get(b"job", ()):
             job = client.hgetall(start + b"job:" + id)
             state = STATES[int(job[b"s"])]
-            labels = client.hgetall(start + b"meta:" + id)
+            content = client.get(start + b"body:" + id)
+            metadata, value = _redis_metadata(client, start + b"meta:" + id, job.get(b"m"), content)
             rows[str(UUID(id.decode()))] = Row(
                 state,
                 int(job.get(b"a", 0)),
                 int(job.get(b"o", 0)),
                 str(UUID(job[b"u"].decode())) if b"u" in job else None,
-                {json.loads(key): json.loads(value) for key, value in labels.items() if key.startswith(b'"')},
-                client.get(start + b"body:" + id) if state in FINAL else None,
+                metadata,
+                value if state in FINAL else None,
                 b"k" in job,
                 b"i" in job and job[b"i"] != b"0",
                 b"x" in job,
             )
     transient = (b"ready", b"later", b"leases", b"carried", b"late", b"notes", b"open")
     return Store(rows, [f"{kind.decode()}:{rest.decode()}" for kind in transient for rest in kinds.get(kind, ())])
+
+
+def _redis_metadata(client: Redis, key: bytes, kept: bytes | None, content: bytes | None) -> tuple[dict[str, Any], bytes | None]:
+    """The metadata, and what is left of the text before which it stands until it is changed."""
+    text, _, rest = (kept or b"").partition(b":")
+    if not rest:
+        fields = client.hgetall(key)
+        return {json.loads(name): json.loads(value) for name, value in fields.items() if name.startswith(b'"')}, content
+    content, head = content or b"", int(text) + int(rest)
+    return json.loads(content[: int(text)]), content[head + 1 :] if len(content) > head else None

@@ -23,6 +23,9 @@ SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", "redis+sentinel", "re
 PORT = 6379
 SENTINEL_PORT = 26379
 
+MOST_DATABASES = 2**31 - 1
+"""The highest number that a server takes for one; how many it really has is its own affair."""
+
 _TRUTHS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -37,6 +40,12 @@ def _positive(value: str) -> float:
     return seconds
 
 
+def _database(value: str) -> int:
+    if not (value.isascii() and value.isdecimal() and int(value) <= MOST_DATABASES):
+        raise ValueError(value)
+    return int(value)
+
+
 def _verification(value: str) -> str:
     if value != "required":
         raise ValueError(value)
@@ -44,7 +53,7 @@ def _verification(value: str) -> str:
 
 
 OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "db": (int, "the number of the database, where the path does not say it"),
+    "db": (_database, "the number of the database, where the path does not say it"),
     "timeout": (_positive, "seconds of silence after which a connection is given up (5)"),
     "allow_eviction": (_truth, "1: accept a server that may delete jobs when its memory is full"),
     "client_name": (str, "what CLIENT LIST shows"),
@@ -185,9 +194,10 @@ def _parse(url: str, shown: str) -> Address:
         if not path:
             raise ImproperlyConfigured(f"{shown!r} names no service: redis+sentinel://host1,host2/service/0 does")
         service = path.pop(0)
-    if len(path) > 1 or (path and not path[0].isdecimal()):
-        raise ImproperlyConfigured(f"{shown!r}: the path is the number of a database, such as /0")
-    db = int(path[0]) if path else options.get("db", 0)
+    try:
+        [db] = [_database(part) for part in path] or [options.get("db", 0)]
+    except ValueError:
+        raise ImproperlyConfigured(f"{shown!r}: the path is the number of a database, such as /0") from None
     if kind == "cluster" and db:
         raise ImproperlyConfigured(f"{shown!r}: a cluster has only database 0")
     places = tuple(_host(host, SENTINEL_PORT if kind == "sentinel" else PORT) for host in hosts.split(","))

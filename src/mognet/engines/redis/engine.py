@@ -19,6 +19,7 @@ from mognet.engines.redis.indexing import Paths
 from mognet.engines.redis.reports import Reports
 from mognet.engines.redis.scripts import (
     DIGITS,
+    NOTHING,
     STALE,
     Arg,
     Script,
@@ -380,14 +381,15 @@ class RedisEngine(Reports):
 
 def _job(job: Job, paths: Paths) -> list[Arg]:
     """A job as ``submit.lua`` takes it."""
-    fields, found = paths.of_job(job.metadata)
+    lengths, before, labels = NOTHING if job.metadata == b"{}" else paths.of_job(job.metadata)
+    body = b"%b+%b" % (before, job.body) if lengths else job.body
     token = b""
     if job.parent_token is not None:
         token = hold(job.parent_token) if job.parent_token.id == job.parent else b"-"
     root = b"" if job.root is None or job.root == job.id else id_arg(job.root)
     parent = b"" if job.parent is None else id_arg(job.parent)
-    head: list[Arg] = [id_arg(job.id), keys.text(job.name), keys.text(job.queue), job.body, job.priority, micros(job.delay), parent, root]
-    return [*head, token, optional(job.label), micros(job.ttl), micros(job.latest), len(fields) // 2, found, *fields]
+    head: list[Arg] = [id_arg(job.id), keys.text(job.name), keys.text(job.queue), body, job.priority, micros(job.delay), parent, root]
+    return [*head, token, optional(job.label), micros(job.ttl), micros(job.latest), lengths, len(labels) // 2, *labels]
 
 
 def _undone(claim: Claim, before: Record) -> list[Arg]:

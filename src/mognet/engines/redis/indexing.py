@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from mognet import labels as form
 from mognet.engines.redis import keys
-from mognet.engines.redis.scripts import STALE, Arg, Run, key_text, labels
+from mognet.engines.redis.scripts import NOTHING, STALE, Arg, Described, Run, describe, labels
 from mognet.exceptions import ConnectionError
 from mognet.records import Reindexed
 
@@ -26,26 +27,34 @@ RECENT, SHORT = 500, 1000
 """Metadata of so many jobs is remembered, if it has no more than so many bytes."""
 
 
-class Paths(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Paths:
     """A declaration."""
 
     version: bytes = b""
     """Another one at each change; nothing at all: nothing was ever declared."""
-    numbers: dict[str, bytes] = {}  # noqa: RUF012 - never changed
+    numbers: Mapping[str, bytes] = field(default_factory=dict)
     """What the paths are called on the server."""
     whole: frozenset[str] = frozenset()
     """Those whose index leads to all jobs."""
-    plain: dict[str, bytes] = {}  # noqa: RUF012 - never changed
+    plain: Mapping[str, bytes] = field(init=False)
     """The numbers of the paths that are keys."""
-    deep: tuple[str, ...] = ()
+    deep: tuple[str, ...] = field(init=False)
     """The other paths."""
-    recent: dict[bytes, tuple[list[bytes], int]] = {}  # noqa: RUF012 - each declaration has its own
-    """The fields of jobs that came lately, by their metadata: many jobs in a row are of the same tenant or user."""
+    recent: dict[bytes, Described] = field(init=False, repr=False, compare=False)
+    """Metadata that came lately, as it is stored: many jobs in a row are of the same tenant or user."""
 
-    def of_job(self, metadata: bytes) -> tuple[list[bytes], int]:
-        """The fields of a new job: its metadata, and what it is to be found by; and how many the latter are."""
-        if metadata == b"{}":
-            return [], 0
+    def __post_init__(self) -> None:
+        derived = {
+            "plain": {path: number for path, number in self.numbers.items() if "." not in path},
+            "deep": tuple(path for path in self.numbers if "." in path),
+            "recent": {},
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+
+    def of_job(self, metadata: bytes) -> Described:
+        """The metadata of a new job, and what it is to be found by."""
         found = self.recent.get(metadata)
         if found is None:
             found = self._of_job(metadata)
@@ -55,20 +64,20 @@ class Paths(NamedTuple):
                 self.recent[metadata] = found
         return found
 
-    def _of_job(self, metadata: bytes) -> tuple[list[bytes], int]:
-        if not self.numbers:
-            return labels(metadata), 0
-        fields: list[bytes] = []
+    def _of_job(self, metadata: bytes) -> Described:
+        data: dict[str, Any] = from_json(metadata)
+        if not data:
+            return NOTHING
         found: list[bytes] = []
-        for key, value in from_json(metadata).items():
-            text = to_json(value)
-            fields += (key_text(key), text)
-            if key in self.plain:
+        for key, number in self.plain.items():
+            if key in data:
+                value = data[key]
+                text = to_json(value) if type(value) is str else b""
                 # The text of a short string is its label.
-                found += (self.plain[key], text if type(value) is str and len(text) <= form.MAX_LABEL else form.label(value))
+                found += (number, text if 0 < len(text) <= form.MAX_LABEL else form.label(value))
         for path, label in form.labels(metadata, self.deep).items():
             found += (self.numbers[path], label)
-        return fields + found, len(found) // 2
+        return describe(to_json(data), found)
 
     def of_change(self, metadata: bytes) -> list[bytes]:
         """The fields of new metadata of a job, and what becomes of its labels."""
@@ -87,7 +96,7 @@ class Indexing:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.paths = Paths(recent={})
+        self.paths = Paths()
         self._wanted: set[str] = set()
         """What was declared here, to be declared again if the server is emptied."""
 
@@ -105,8 +114,7 @@ class Indexing:
         told = {path.decode("utf-8", "surrogatepass"): number for path, number in zip(pairs[::2], pairs[1::2], strict=True)}
         numbers = {path: number.rstrip(b"?") for path, number in told.items()}
         whole = frozenset(path for path, number in told.items() if number == numbers[path])
-        plain = {path: number for path, number in numbers.items() if "." not in path}
-        self.paths = Paths(version, numbers, whole, plain, tuple(path for path in numbers if "." in path), {})
+        self.paths = Paths(version, numbers, whole)
         return self.paths
 
     async def ask(self) -> Paths:

@@ -7,9 +7,10 @@ since 1970 by the server's clock, ids are 32 hexadecimal digits.
 key                     type           what
 ======================  =============  =========================================================================================
 ``job:ID``              hash           one job; its fields are in :data:`FIELDS`
-``meta:ID``             hash           its metadata: JSON text of the key -> JSON text of the value; number of an indexed path -> label
-                                       of the value there; ``p`` -> its progress
-``body:ID``             string         its call; once it has succeeded, its value
+``body:ID``             string         its call; once it has succeeded, its value. Before either, its metadata as it came, until that is
+                                       changed (``lua/metadata.lua`` says how)
+``meta:ID``             hash           its metadata, once that was changed: JSON text of the key -> JSON text of the value; number of an
+                                       indexed path -> label of the value there; ``p`` -> its progress
 ``value:ID``            string         what it left, if it ended otherwise
 ``log:ID``              list           the last lines that it logged
 ``notes:ID``            hash           the notes of its attempts
@@ -63,7 +64,7 @@ FIELDS = {
     "y": "lifetime set by hand",
     "x": "when it expires",
     "h": "its place in the batch in which it came",
-    "m": "1: there is something in ``meta:ID``, 2: labels, too",
+    "m": "its metadata: how much of it stands in ``body:ID``; or 1: there is something in ``meta:ID``, 2: labels, too",
     "k": "the token that holds it: its start and its holder",
     "e": "its place in the order of arrival",
     "i": "1: it is in line, 2: a broker carries it",

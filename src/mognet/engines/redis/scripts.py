@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
@@ -42,8 +42,14 @@ class Script:
     sha: bytes
 
 
-FINDING = frozenset({"search", "among", "changes", "walk"})
-"""The scripts that look for jobs."""
+SHARED = ("common", "steps", "metadata", "rows")
+"""What stands before each script."""
+
+USED = {
+    "fields": frozenset({"search", "among", "changes", "walk", "update", "index"}),
+    "finding": frozenset({"search", "among", "changes", "walk"}),
+}
+"""What stands before some: those that look into metadata, and those that look for jobs."""
 
 STALE = b"stale"
 """What a script answers that was called with the paths of an older declaration, and did nothing."""
@@ -53,9 +59,17 @@ STALE = b"stale"
 def script(name: str) -> Script:
     """A transition's script, with what all of them share before it."""
     folder = files("mognet.engines.redis") / "lua"
-    parts = ("common", "finding", name) if name in FINDING else ("common", name)
-    source = inline("".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)).encode()
+    parts = (*SHARED, *(part for part, users in USED.items() if name in users), name)
+    source = inline(nested([(folder / f"{part}.lua").read_text("utf-8") for part in parts])).encode()
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
+
+
+def nested(parts: Sequence[str]) -> str:
+    """One text of them, in which each stands in a function inside of the one before.
+
+    A function that is made looks for the locals of its own text one by one, but has those of the texts around it at hand.
+    """
+    return "return (function()\n".join(parts) + " end)()" * (len(parts) - 1)
 
 
 _CONSTANTS = re.compile(r"^local ([A-Z_]+(?:, [A-Z_]+)*) = ((?:'[^']*'|[\de.]+)(?:, (?:'[^']*'|[\de.]+))*)$", re.MULTILINE)
@@ -97,6 +111,28 @@ def hold(token: Token | None) -> bytes:
 def id_arg(id: UUID) -> bytes:
     """An id as it stands in keys."""
     return id.hex.encode()
+
+
+class Described(NamedTuple):
+    """Metadata as it goes with a new job (``lua/metadata.lua``)."""
+
+    lengths: bytes
+    """How long its text and its labels are; nothing: there is no metadata."""
+    head: bytes
+    """What stands before the call: both of them."""
+    labels: Sequence[bytes]
+    """Numbers of paths, and the labels there."""
+
+
+NOTHING = Described(b"", b"", ())
+
+
+def describe(text: bytes, labels: Sequence[bytes]) -> Described:
+    """Metadata from its JSON text, without spaces."""
+    if not labels:
+        return Described(b"%d:0" % len(text), text, labels)
+    found = b"".join([b"%b,%d:%b" % (number, len(label), label) for number, label in zip(labels[::2], labels[1::2], strict=True)])
+    return Described(b"%d:%d" % (len(text), len(found)), text + found, labels)
 
 
 @lru_cache(maxsize=500)

@@ -273,6 +273,11 @@ def explain(error: Exception, address: Address) -> MognetError:
             f"{where} does not let this user do what mognet needs ({error}): "
             "ACL SETUSER name ~mognet:* &mognet:* +@all -@admin -@dangerous +info (see the page on the Redis engine)"
         )
+    if isinstance(error, ResponseError) and "DB index is out of range" in str(error):
+        return ImproperlyConfigured(
+            f"{where} has no database of this number: name one that it has (most have 16, /0 to /15), "
+            "or raise `databases` in its configuration"
+        )
     for code, meaning in _MEANINGS.items():
         if says(error, code):
             return ConnectionError(f"{where} {meaning}")

@@ -1,4 +1,4 @@
 -- The call of a job that did not succeed. ARGV: id.
 local r = look(ARGV[1])
 if not r or r[STATE] == SUCCESS then return false end
-return call('GET', key('body', ARGV[1]))
+return content(ARGV[1], r)

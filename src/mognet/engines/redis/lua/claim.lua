@@ -86,7 +86,8 @@ local function take(id, r)
   clear_late(id, r)
   add(P .. 'leases', now + lease, id)
   changed(id)
-  claims[#claims + 1] = {id, whole(id, r), call('GET', key('body', id))}
+  local body = content(id, r)
+  claims[#claims + 1] = {id, whole(id, r), body}
 end
 
 for _, entry in ipairs(places) do

@@ -1,4 +1,4 @@
--- What the scripts share that look for jobs; put behind common.lua for these.
+-- What the scripts share that look for jobs; put behind rows.lua for these.
 local at = 0
 local function argument()
   at = at + 1
@@ -35,7 +35,7 @@ local function conditions()
 
   local function has_labels(id, r)
     for _, each in ipairs(wanted) do
-      local label = r[META] and call('HGET', key('meta', id), each[1])
+      local label = field_of(id, r, each[1])
       if not label or not each[2][label] then return false end
     end
     return true

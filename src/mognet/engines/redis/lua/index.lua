@@ -6,11 +6,16 @@ if is_stale(ARGV[1]) then return STALE end
 local app, paths = P .. 'app', P .. 'paths'
 for i = 5, #ARGV, 5 do
   local id, number, label = ARGV[i], ARGV[i + 1], ARGV[i + 4]
-  local meta = key('meta', id)
   local r = look(id)
-  if r and call('HGET', meta, ARGV[i + 2]) == ARGV[i + 3] then
-    call('HSET', meta, number, label)
-    if r[META] ~= LABELLED then call('HSET', key('job', id), 'm', LABELLED) end
+  if r and field_of(id, r, ARGV[i + 2]) == ARGV[i + 3] then
+    if head(id, r) then
+      local labels = labels_of(id, r)
+      labels[number] = label
+      set_labels(id, r, labels)
+    else
+      call('HSET', key('meta', id), number, label)
+      if r[META] ~= LABELLED then call('HSET', key('job', id), 'm', LABELLED) end
+    end
     add(key('has', number), 0, entry(label, r, id))
   end
 end

@@ -41,7 +41,7 @@ end
 local groups = {}
 local function group(id, r)
   if by == 'state' then return r[STATE] elseif by == 'queue' then return r[QUEUE] elseif by == 'name' then return r[NAME] or '' end
-  return r[META] and call('HGET', key('meta', id), by) or ''
+  return field_of(id, r, by) or ''
 end
 
 local rows = {}

@@ -1,7 +1,7 @@
 -- Store jobs, each in its turn, and put them in line. Answers for each whether it was added.
--- ARGV: version of the indexed paths, in line? (otherwise a broker carries those that are due), number, and for each job: id, name, queue, body, priority, delay,
--- parent, root, parent's token, label, ttl, latest moment, how many fields its metadata and its labels are in all, how many of these are labels (they come last),
--- and all of these with their values.
+-- ARGV: version of the indexed paths, in line? (otherwise a broker carries those that are due), number, and for each job: id, name, queue, body with the metadata
+-- before it, priority, delay, parent, root, parent's token, label, ttl, latest moment, lengths in the metadata ('' none), number of labels, and for these: number
+-- of the path and label.
 local version, enqueue, total = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 if is_stale(version) then return STALE end
 local first = call('INCRBY', P .. 'seq', total) - total
@@ -24,11 +24,11 @@ local function index(created, id, from, to)
   end
 end
 
--- lined: nil, it ends at once. at: where its fields stand.
-local function insert(n, id, r, body, lined, at, fields_in_all, labels)
+-- lined: nil, it ends at once. at, ends: where its labels stand.
+local function insert(n, id, r, body, lined, at, ends)
   -- A microsecond apart, so that they are found in the order of their arrival; to store one takes longer than that.
   local created = now + n - 1
-  local queue, due, offset, ends = r[QUEUE], r[DUE], n > 1 and int(n - 1), at + 2 * fields_in_all
+  local queue, due, offset = r[QUEUE], r[DUE], n > 1 and int(n - 1)
   r[STATE], r[CREATED], r[OFFSET] = PENDING, moment, offset
   local fields = {'n', r[NAME], 'q', queue, 's', PENDING, 'p', r[PRIORITY], 'c', moment, 'd', due}
   local size = 12
@@ -42,12 +42,9 @@ local function insert(n, id, r, body, lined, at, fields_in_all, labels)
   if r[LABEL] then field('l', r[LABEL]) end
   if r[LATEST] then field('z', r[LATEST]) end
   if r[LATE_TTL] then field('j', r[LATE_TTL]) end
-  if fields_in_all > 0 then
-    r[META] = labels > 0 and LABELLED or DESCRIBED
+  if r[META] then
     field('m', r[META])
-    local meta = key('meta', id)
-    for i = at + 1, ends, 1000 do call('HSET', meta, unpack(ARGV, i, math.min(i + 999, ends))) end
-    if labels > 0 then index(created, id, ends - 2 * labels + 1, ends) end
+    if ends > at then index(created, id, at + 1, ends) end
   end
   call('SET', key('body', id), body)
   if lined ~= nil then
@@ -68,11 +65,13 @@ end
 local added, at = {}, 3
 for n = 1, total do
   local r = blank()
-  local id, name, queue, body, priority, delay, parent, root, token, label, ttl, latest, fields_in_all, labels = unpack(ARGV, at + 1, at + 14)
-  at, delay, fields_in_all = at + 14, tonumber(delay), tonumber(fields_in_all)
+  local id, name, queue, body, priority, delay, parent, root, token, label, ttl, latest, meta, labels = unpack(ARGV, at + 1, at + 14)
+  at, delay = at + 14, tonumber(delay)
+  local ends = at + 2 * labels
   r[NAME], r[QUEUE], r[PRIORITY] = name, queue, priority
   r[DUE] = delay == 0 and moment or int(now + delay)
   r[LABEL], r[PARENT], r[ROOT] = optional(label), parent ~= '' and parent, root ~= '' and root
+  r[META] = meta ~= '' and meta
 
   local above = r[PARENT] and parent_row(parent)
   -- Most are new, and to look at their fields would cost more than to store them.
@@ -81,12 +80,12 @@ for n = 1, total do
   if known then
     family[id] = known
   elseif above and above[STATE] == REVOKED then
-    insert(n, id, r, body, nil, at, fields_in_all, tonumber(labels))
+    insert(n, id, r, body, nil, at, ends)
     finish(id, r, REVOKED, tonumber(ttl), nil, nil)
   elseif token == '' or (above and above[TOKEN] == token) then
     local lined = enqueue or delay > 0
     if latest ~= '' then r[LATEST], r[LATE_TTL] = latest, ttl ~= '' and ttl end
-    insert(n, id, r, body, lined, at, fields_in_all, tonumber(labels))
+    insert(n, id, r, body, lined, at, ends)
     if lined then
       line_up(id, r)
     else
@@ -95,7 +94,7 @@ for n = 1, total do
     end
     added[n] = 1
   end
-  at = at + 2 * fields_in_all
+  at = ends
 end
 flush()
 return added

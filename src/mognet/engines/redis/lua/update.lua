@@ -41,7 +41,7 @@ end
 -- Answers the size, if it would be too large.
 local function merge()
   local old, new, labels, size = {}, {}, {}, 1
-  local found = r[META] and call('HGETALL', meta) or {}
+  local found = fields_of(id, r)
   for i = 1, #found, 2 do old[found[i]] = found[i + 1] end
   for i = LABELS, #ARGV, 2 do
     local name, value = ARGV[i], ARGV[i + 1]
@@ -59,6 +59,7 @@ local function merge()
   if largest and math.max(2, size) > largest then return math.max(2, size) end
   if #new == 0 then return end
   different = true
+  take_apart(id, r)
   in_chunks('HSET', meta, new)
   describe(DESCRIBED)
   for number, label in pairs(labels) do
@@ -75,6 +76,7 @@ end
 
 local function set_progress()
   if r[META] and call('HGET', meta, 'p') == progress then return end
+  take_apart(id, r)
   call('HSET', meta, 'p', progress)
   describe(DESCRIBED)
   different = true
@@ -96,7 +98,7 @@ local function rerun()
   for _, field in ipairs({BEGAN, FINISHED, ATTEMPT, NODE, TTL, EXPIRES, VALUE_ENDS, LATEST, LATE_TTL}) do r[field] = false end
   call('HDEL', job, 'b', 'f', 't', 'w', 'y', 'x', 'v', 'z', 'j')
   call('HSET', job, 's', PENDING, 'd', r[DUE], 'o', r[STOPS], 'e', r[ARRIVAL], 'i', '1')
-  call('SET', key('body', id), body)
+  set_content(id, r, body)
   different = true
   line_up(id, r)
 end

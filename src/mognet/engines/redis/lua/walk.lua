@@ -11,10 +11,21 @@ local score, after = walk:match('^(%d+):(.*)$')
 local numbers = {}
 for _, number in ipairs(call('HVALS', P .. 'paths')) do numbers[number:match('%d+')] = true end
 
-local function tidy(id)
-  for _, field in ipairs(call('HKEYS', key('meta', id))) do
-    if tonumber(field) and not numbers[field] then call('HDEL', key('meta', id), field) end
+local function tidy(id, r)
+  local labels, old = labels_of(id, r), {}
+  for number in pairs(labels) do if not numbers[number] then old[#old + 1] = number end end
+  if #old > 0 and head(id, r) then
+    for _, number in ipairs(old) do labels[number] = nil end
+    set_labels(id, r, labels)
+  else
+    for _, number in ipairs(old) do call('HDEL', key('meta', id), number) end
   end
+end
+
+local function values(id, r)
+  local found = {}
+  for i = at + 1, #ARGV do found[#found + 1] = field_of(id, r, ARGV[i]) or false end
+  return found
 end
 
 local entries, horizon = stretch({{P .. 'open', ''}, {P .. 'done', ''}}, false, '-inf', '+inf', {tonumber(score), after}, math.min(STRETCH, math.max(100, most)))
@@ -23,11 +34,10 @@ for i, entry in ipairs(entries) do
   if i > most then break end
   local id = entry[2]
   local r = look(id)
-  if r and r[META] == LABELLED then tidy(id) end
+  if r then tidy(id, r) end
   if r and r[META] and #ARGV > at then
-    local values = call('HMGET', key('meta', id), unpack(ARGV, at + 1))
     rows[#rows + 1] = id
-    rows[#rows + 1] = values
+    rows[#rows + 1] = values(id, r)
   end
   looked, last = i, entry
 end
