@@ -147,6 +147,8 @@ class Hub:
         if self._closed:
             box.end()
             return
+        if box.phase is Phase.OVER or not box.empty:  # it has come while the caller did something else
+            return
         self._boxes.add(box)
         if self._task is None:
             self._loop = asyncio.get_running_loop()
