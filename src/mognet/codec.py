@@ -206,7 +206,7 @@ def _check_text(value: str) -> None:
 
 
 def _check_parts(value: object, depth: int) -> None:
-    """Refuse keys that JSON would turn into strings, half surrogates, cycles, and what is gone when it was read, before they are written."""
+    """Refuse, before they are written, keys that are no strings, half surrogates, cycles, and what can be read only once."""
     if depth == 0:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
     if isinstance(value, Mapping):

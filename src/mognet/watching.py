@@ -147,8 +147,6 @@ class Hub:
         if self._closed:
             box.end()
             return
-        if box.phase is Phase.OVER or not box.empty:  # it has come while the caller did something else
-            return
         self._boxes.add(box)
         if self._task is None:
             self._loop = asyncio.get_running_loop()
@@ -162,7 +160,7 @@ class Hub:
                 await self._walk(box)
             elif box.phase is Phase.CATCHING_UP:
                 await self._catch_up(box)
-            else:
+            elif box.empty and box.phase is not Phase.OVER:  # or else it has come while the caller did something else
                 await box.arrived.wait()
         except ConnectionError as error:
             if not self._closed:
