@@ -35,6 +35,7 @@ from mognet.cli.tree import show_tree
 from mognet.cli.watch import Board, watch_tasks
 from mognet.codec import describe_error
 from mognet.control import NodeStatus, Status
+from mognet.entries import pack
 from mognet.exceptions import ConnectionError
 from mognet.records import Record
 from mognet.states import ResultState
@@ -187,6 +188,20 @@ class TestOutage:
         assert await watch_tasks(Desk(app, Options()), [str(bad.id)]) == FAILED
         assert "ValueError" in capsys.readouterr().out
         await closed(app)
+
+
+@pytest.mark.parametrize(("most", "told"), [(None, ["one", "two"]), (1, ["two"]), (0, [])])
+async def test_logs_that_are_followed_begin_where_it_was_asked(
+    capsys: pytest.CaptureFixture[str], most: int | None, told: list[str]
+) -> None:
+    app = kitchen()
+    [job] = await served(app, "cook", work=False)
+    [claim] = await app.engine.claim("n", ["tasks"], 1, lease=60)
+    await app.engine.log({claim.token: [pack(1.0, "INFO", "x", text) for text in ("one", "two")]}, keep=9)
+    await app.revoke(job.id)
+    assert await show_logs(Desk(app, Options(), json=True), str(job.id), follow=True, most=most) == OK
+    assert [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()] == told
+    await closed(app)
 
 
 class TestTree:
