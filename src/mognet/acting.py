@@ -46,6 +46,11 @@ class _Wish(NamedTuple):
     kwargs: dict[str, Any] | None = None
     delay: float = 0.0
 
+    @property
+    def replaces(self) -> bool:
+        """Whether they are to be called with something else."""
+        return self.args is not None or self.kwargs is not None
+
 
 class Acting(AppFace):
     """The part of an app that changes jobs which are there already."""
@@ -166,11 +171,12 @@ class Acting(AppFace):
             raise ResultLost(record.id)
         if now.done and now.finished == record.finished:
             raise _unfit(now)
+        if wish.replaces and await self.engine.body(record.id) not in (body, None):
+            raise NotRetryable(record.id, "somebody else has just had it run again, with other arguments")
         return now
 
     async def _copy(self, record: Record, id: UUID, wish: _Wish) -> Result[Any]:
         call = await self._call(record, wish)
-        replaced = wish.args is not None or wish.kwargs is not None
         request: Request[Any] = Request(
             id=id,
             name=record.name or "",
@@ -180,7 +186,7 @@ class Acting(AppFace):
             deadline=None if call.timeout is None else timedelta(seconds=call.timeout),
             delay=timedelta(seconds=wish.delay) if wish.delay else None,
             queue_name=record.queue,
-            kwargs_repr=None if replaced else record.label,
+            kwargs_repr=None if wish.replaces else record.label,
             priority=record.priority,
         )
         with trace(call.trace or scope_trace()):  # like its metadata, what the job has goes before what is in force here
@@ -200,7 +206,7 @@ class Acting(AppFace):
             call = load_call(body)
         except ValueError as error:
             raise NotRetryable(record.id, f"its call cannot be read: {error}") from error
-        if wish.args is None and wish.kwargs is None:
+        if not wish.replaces:
             return call
         call = call._replace(args=call.args if wish.args is None else wish.args, kwargs=call.kwargs if wish.kwargs is None else wish.kwargs)
         task = self.registry.find(record.name)

@@ -179,7 +179,10 @@ class ResultLost(_AboutResult):
 
 
 class NotRetryable(ResultError):
-    """The job cannot be run again: it has not ended, it succeeded, or what it was called with is not kept any more."""
+    """The job cannot be run again: it has not ended, it succeeded, or what it was called with is not kept any more.
+
+    Or somebody else was quicker to have it run again, with other arguments.
+    """
 
     def __init__(self, result_id: UUID | str, reason: str) -> None:
         super().__init__(str(result_id), reason)

@@ -112,6 +112,34 @@ async def test_what_is_retried_just_when_it_goes(app: App, fate: str, monkeypatc
     assert fate == "deleted" or "it succeeded" in str(raised.value)
 
 
+async def test_other_arguments_that_come_too_late_are_not_passed_over(
+    lab: Lab, app: App, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await lab.connected()
+
+    @app.task
+    async def f(n: int) -> int:
+        if n == 0:
+            raise ValueError
+        await gate.pass_through()
+        return n
+
+    result = await app.submit(app.create_request(f, n=0))
+    await state_is(result, "FAILURE")
+    update = other.engine.update
+
+    async def retry_before(*given: Any, **options: Any) -> Record | None:
+        await app.retry(result.id, kwargs={"n": 1})
+        return await update(*given, **options)
+
+    monkeypatch.setattr(other.engine, "update", retry_before)
+    with pytest.raises(NotRetryable, match="somebody else has just had it run again, with other arguments"):
+        await other.retry(result.id, kwargs={"n": 2})
+    gate.open()
+    await state_is(result, "SUCCESS")
+    assert await result.get() == 1
+
+
 async def test_what_runs_again_is_not_deleted_as_failed(app: App, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     @app.task
     async def f() -> int:
