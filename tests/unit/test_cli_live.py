@@ -22,9 +22,10 @@ from rich.console import Console
 
 from mognet import App, AppConfig, Context, Result
 from mognet.cli import desk as desk_module
+from mognet.cli import watch as watch_module
 from mognet.cli.desk import Desk
 from mognet.cli.display import Column
-from mognet.cli.failures import FAILED, OK
+from mognet.cli.failures import FAILED, OK, single
 from mognet.cli.follow import _Live
 from mognet.cli.joblogs import show_logs
 from mognet.cli.listing import _COLUMNS, _USUAL, list_sheet
@@ -113,6 +114,20 @@ class TestWatch:
         assert await watch_tasks(Desk(app, Options(), json=True), [str(bad.id)]) == FAILED
         last = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert (last["state"], last["error"]) == ("FAILURE", {"type": "ValueError", "message": NASTY})
+        await closed(app)
+
+    async def test_a_pipe_that_breaks_for_several_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise BrokenPipeError
+
+        app = kitchen()
+        jobs = await served(app, "cook", "cook", "cook")
+        await asyncio.gather(*(job.wait() for job in jobs))
+        monkeypatch.setattr(watch_module, "print", broken, raising=False)
+        with pytest.raises(BaseExceptionGroup) as raised:
+            await watch_tasks(Desk(app, Options(), json=True), [str(job.id) for job in jobs])
+        assert len(raised.value.exceptions) > 1
+        assert type(single(raised.value)) is BrokenPipeError
         await closed(app)
 
     async def test_all_that_runs(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -205,7 +205,9 @@ def serve(
     try:
         return asyncio.run(connected())
     except BaseExceptionGroup as group:  # of tasks that a command has begun
-        raise single(group) from group
+        if (error := single(group)) is group:
+            raise
+        raise error from group
 
 
 @contextmanager

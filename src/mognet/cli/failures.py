@@ -56,8 +56,8 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def single(error: BaseException) -> BaseException:
-    """The error itself, out of groups that hold nothing else."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    """The error itself, out of groups that hold nothing else; of several of one kind, the first."""
+    while isinstance(error, BaseExceptionGroup) and len({type(each) for each in error.exceptions}) == 1:
         error = error.exceptions[0]
     return error
 
