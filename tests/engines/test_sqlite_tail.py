@@ -75,7 +75,8 @@ def written(path: Path) -> int:
 
 def check_file(path: Path) -> None:
     """The labels of whole paths are those of the jobs up to the row that is said, and no others; none is of a job behind it."""
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")  # one moment of the file: a writer's thread may be writing labels
         [(indexed,)] = connection.execute("SELECT indexed FROM app WHERE app = 1")
         jobs = connection.execute("SELECT seq, metadata FROM job WHERE app = 1").fetchall()
         for number, name, walked in connection.execute("SELECT path, name, walked FROM path WHERE app = 1 AND NOT dropped").fetchall():
