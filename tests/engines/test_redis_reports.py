@@ -77,6 +77,21 @@ async def test_a_page_costs_what_is_on_it(url: str, server: Redis) -> None:
             assert looked_at(server) - before <= rows
 
 
+@pytest.mark.parametrize("newest_first", [True, False])
+async def test_no_call_looks_through_very_much_metadata(url: str, server: Redis, newest_first: bool) -> None:
+    """So that others get their turn; the result is the same."""
+    async with RedisEngine(url) as engine:
+        metadata = [dumps({"large": [{"n": 1}] * 2000, "user": f"{n % 3}"}) for n in range(300)]
+        await engine.submit([make_job(metadata=each) for each in metadata])
+        query = wants("user", "1")._replace(newest_first=newest_first)
+        server.config_resetstat()
+        assert await found(engine, query) == 100
+        assert await engine.count(query, by="metadata:user") == {'"1"': 100}
+        calls = int(server.info("commandstats")["cmdstat_evalsha"]["calls"])
+        read = sum(map(len, metadata))
+        assert read / 1_500_000 < calls / 2 < read / 500_000
+
+
 async def test_what_is_remembered_of_metadata_follows_the_declaration(url: str) -> None:
     """Jobs with the same metadata as others before, and with more different metadata than are remembered."""
     async with RedisEngine(url) as engine:
@@ -417,15 +432,39 @@ async def test_metadata_that_the_server_has_deleted(url: str, server: Redis, ind
         assert await engine.delete([job.id]) == 1
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_comes_after_metadata_that_the_server_has_deleted(url: str, server: Redis, again: bool) -> None:
+    """No part of a later value or call is taken for it."""
+    value = b"x" * 1000
+    async with RedisEngine(url) as engine:
+        job = make_job(metadata=dumps(DESCRIBED))
+        await engine.submit([job])
+        [claim] = await engine.claim("node", ["q"], 1, lease=10)
+        server.delete(f"mognet:{{app}}:body:{job.id.hex}")
+        if again:
+            await engine.settle([failed(claim.token, b"error")])
+            await engine.update(job.id, rerun(value), unless=())
+            assert await engine.body(job.id) == value
+            [claim] = await engine.claim("node", ["q"], 1, lease=10)
+            assert claim.body == value
+        await engine.settle([succeeded(claim.token, value)])
+        [record] = await engine.get([job.id])
+        assert record is not None
+        assert record.metadata == b"{}"
+        assert await engine.value(job.id) == value
+
+
 async def test_to_index_later_takes_nothing_apart(url: str, server: Redis) -> None:
     """Labels are added to the metadata where it stands, and taken away there when a path is given up."""
     async with RedisEngine(url) as engine:
         job = make_job(metadata=dumps(DESCRIBED), body=b"body")
         await engine.submit([job])
-        for declared in (["user"], ["user", "tenant"], ["tenant", "deep.id"], []):
+        for declared in (["user"], ["user", "tenant"], ["tenant", "deep.id"], [], ["user", "tenant", "deep.id"], []):
             await engine.declare(declared, only=True)
+            server.config_resetstat()
             while (await engine.reindex(limit=1)).left:
                 pass
+            assert server.info("commandstats").get("cmdstat_set", {}).get("calls", 0) <= 2  # old labels go, and then all new ones come
             values = {"user": 1, "tenant": 'a"}é', "deep.id": [1.5, None]}
             assert [await found(engine, wants(path, values[path])) for path in declared] == [1] * len(declared)
             assert len(server.keys("mognet:{app}:has:*")) == len(declared)

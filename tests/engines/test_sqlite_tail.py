@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, closing, contextmanager
@@ -74,7 +75,8 @@ def written(path: Path) -> int:
 
 def check_file(path: Path) -> None:
     """The labels of whole paths are those of the jobs up to the row that is said, and no others; none is of a job behind it."""
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")  # one moment of the file: a writer's thread may be writing labels
         [(indexed,)] = connection.execute("SELECT indexed FROM app WHERE app = 1")
         jobs = connection.execute("SELECT seq, metadata FROM job WHERE app = 1").fetchall()
         for number, name, walked in connection.execute("SELECT path, name, walked FROM path WHERE app = 1 AND NOT dropped").fetchall():
@@ -332,6 +334,36 @@ async def test_lone_submits_wake_the_thread(path: Path, monkeypatch: pytest.Monk
         await asyncio.wait_for(seen.wait(), 10.0)
         await until_idle(engine)
         assert written(path) == 20
+
+
+async def test_jobs_that_are_gone_before_their_labels_are_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left to be done then, though the last numbers that were given here are of none."""
+    monkeypatch.setattr(writer, "MANY_BEHIND", 20)
+    gone, calls, catch_up = threading.Event(), 0, labels.catch_up
+
+    def late(least: int, most: int) -> Operation[None]:
+        nonlocal calls
+        calls += 1
+        if calls > 10:
+            raise sqlite3.OperationalError("it goes on and on")
+        assert gone.wait(10.0)
+        return catch_up(least, most)
+
+    async with SQLiteEngine(path) as engine, SQLiteEngine(path) as other:
+        await engine.declare({"a"})
+        await until_idle(engine)
+        monkeypatch.setattr(labels, "catch_up", late)
+        jobs = [make_job() for _ in range(20)]
+        for job in jobs:
+            assert engine._writer is not None
+            engine._writer._pace.seen_in_thread(0.0001)
+            with engine._writer._lock:  # it may still be resting from what it was woken for before
+                pass
+            assert engine.submit_here(job)
+        assert await other.delete([job.id for job in jobs]) == 20
+        gone.set()
+        await until_idle(engine)
+        assert calls == 1
 
 
 async def test_without_declared_paths_nothing_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,11 +96,9 @@ def _labels(paths: dict[str, int], metadata: bytes) -> list[Label]:
 def _put(session: Session, entries: Entries) -> None:
     values: list[object] = []
     for path, label in sorted(entries):
-        seqs = entries[path, label]
-        first = len(values)
-        values += [path, bytearray(label), None] * len(
-            seqs
-        )  # bytes take four times as long to bind: sqlite3 looks for an adapter each time
+        seqs, first = entries[path, label], len(values)
+        # No bytes: they take four times as long to bind, since sqlite3 looks for an adapter each time.
+        values += [path, bytearray(label), None] * len(seqs)
         values[first + 2 :: _WIDTH] = sorted(seqs)
     for size, block in flat_blocks(values, _WIDTH):
         session.connection.execute(sql.put_labels(size), block)

@@ -125,7 +125,7 @@ class Session:
         """The highest number given to a job or a turn so far, and when the last job was created."""
         row = self.one(sql.LAST, self.app)
         last = Last(*row) if row is not None else Last(self.app << sql.APP_BITS, 0.0)
-        self.newest = last.seq
+        self.newest, self.tip = last.seq, min(self.tip, last.seq)  # the job in row `tip` may be gone
         return last
 
     def rows(self) -> tuple[int, int]:

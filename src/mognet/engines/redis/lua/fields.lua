@@ -16,17 +16,21 @@ local function behind(text, at)
       depth, at = depth + 1, at + 1
     elseif first == '}' or first == ']' then
       depth, at = depth - 1, at + 1
-    elseif first == ',' or first == ':' then
-      at = at + 1
     else
       at = text:find('[]},]', at)
     end
+    -- Inside of objects and lists only strings and brackets matter.
+    if depth > 0 then at = text:find('["%[%]{}]', at) end
   until depth == 0
   return at
 end
 
+-- Bytes of JSON that have been looked through so far.
+local scanned = 0
+
 -- JSON texts of keys and values, for the function that is called with each pair until it answers something; that is answered.
 local function each_pair(r, act)
+  scanned = scanned + r.text
   local text, at = r.head:sub(1, r.text), 2
   while at < r.text do
     local colon = behind(text, at)

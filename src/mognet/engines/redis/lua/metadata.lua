@@ -19,7 +19,8 @@ local function head(id, r, all)
     local size = r.text + labels
     local found = all and all:sub(1, size) or call('GETRANGE', key('body', id), 0, size - 1)
     if #found < size then
-      -- A server that deletes keys when its memory is full has done so.
+      -- A server that deletes keys when its memory is full has done so. What is written there from now on has nothing before it.
+      call('HDEL', key('job', id), 'm')
       r[META] = false
       return false
     end

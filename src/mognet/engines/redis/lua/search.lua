@@ -57,9 +57,10 @@ local function take(id)
   end
 end
 
--- No more of each set at once than are asked for, so that a first page is quick.
+-- No more of each set at once than are asked for, so that a first page is quick; and no more metadata than takes a tenth of a second or so.
+local MUCH = 1000000
 local each = math.min(math.max(100, 2 * most), math.max(10, math.floor(2 * STRETCH / #sources)), STRETCH)
-local looked, last = 0, nil
+local looked, last, enough = 0, nil, false
 repeat
   local entries, horizon, comes_before = stretch(sources, newest, low, high, start, each)
   if single ~= '' then
@@ -71,13 +72,14 @@ repeat
     end
   end
   for _, entry in ipairs(entries) do
-    if #rows >= 2 * most then return {1, int(last[1]), last[2], rows} end
+    enough = #rows >= 2 * most or scanned > MUCH
+    if enough then break end
     last = entry
     if entry[2] == single or is_on_all(entry) then take(entry[2]) end
   end
   looked = looked + each * #sources
-  last, start = horizon, horizon
-until not horizon or looked >= STRETCH
+  if not enough then last, start = horizon, horizon end
+until enough or not horizon or looked >= STRETCH
 
 for name, number in pairs(groups) do
   rows[#rows + 1] = name
