@@ -160,6 +160,8 @@ class App(Acting):
                 begin(worker)
             await worker.run()
         finally:
+            if self.worker is not None:
+                self.worker.be_over()
             self.worker = self._starter = None
             await self._closing.over()
 

@@ -180,10 +180,7 @@ def _dump_key(key: object) -> bytes:
 
 def _dump_item(key: object, value: object) -> bytes:
     try:
-        if isinstance(value, Mapping | list | tuple):
-            _check_keys(value, MAX_DEPTH)
-        elif isinstance(value, str):
-            _check_text(value)
+        _check_parts(value, MAX_DEPTH)
         data = to_json(value, bytes_mode="base64")
         _check_plain(_finite(data), MAX_DEPTH)
     except Exception as error:  # as in dumps
@@ -208,8 +205,8 @@ def _check_text(value: str) -> None:
             ) from None
 
 
-def _check_keys(value: object, depth: int) -> None:
-    """Refuse keys that JSON would turn into strings, half surrogates, and cycles, before they are written."""
+def _check_parts(value: object, depth: int) -> None:
+    """Refuse, before they are written, keys that are no strings, half surrogates, cycles, and what can be read only once."""
     if depth == 0:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
     if isinstance(value, Mapping):
@@ -217,12 +214,14 @@ def _check_keys(value: object, depth: int) -> None:
             if not isinstance(key, str):
                 raise ValueError(f"its key {key!r} is not a string")
             _check_text(key)
-            _check_keys(item, depth - 1)
+            _check_parts(item, depth - 1)
     elif isinstance(value, str):
         _check_text(value)
     elif isinstance(value, list | tuple):
         for item in value:
-            _check_keys(item, depth - 1)
+            _check_parts(item, depth - 1)
+    elif isinstance(value, types.GeneratorType):
+        raise ValueError("it is a generator, which can be read only once: list(…) makes a list of it")
 
 
 def _check_plain(value: object, depth: int = MAX_DEPTH) -> None:

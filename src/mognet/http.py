@@ -111,7 +111,7 @@ def read_baggage(line: str, keys: Collection[str], *, max_value: int = MAX_VALUE
     for member in line.split(",")[:MAX_MEMBERS]:
         key, equals, value = member.partition(";")[0].partition("=")
         if equals and key.strip() in keys:
-            text = unquote_to_bytes(value.strip().encode(errors=_SPOILT)).decode(errors=_SPOILT)
+            text = unquote_to_bytes(value.strip().encode(errors="surrogatepass")).decode(errors=_SPOILT)
             found.setdefault(key.strip(), set()).add(text)
     return {key: text for key, texts in found.items() if len(texts) == 1 and _is_plain(text := texts.pop(), max_value)}
 

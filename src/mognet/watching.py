@@ -160,7 +160,7 @@ class Hub:
                 await self._walk(box)
             elif box.phase is Phase.CATCHING_UP:
                 await self._catch_up(box)
-            else:
+            elif box.empty and box.phase is not Phase.OVER:  # or else it has come while the caller did something else
                 await box.arrived.wait()
         except ConnectionError as error:
             if not self._closed:

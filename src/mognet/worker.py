@@ -124,7 +124,7 @@ class Worker:
                 await self._hand_back()
                 await self._end()
             finally:
-                self._stopped.set()
+                self.be_over()
         if self._interrupted:
             raise asyncio.CancelledError
 
@@ -145,6 +145,10 @@ class Worker:
     def begin_to_stop(self) -> None:
         """Claim no more."""
         self._stopping.set()
+
+    def be_over(self) -> None:
+        """It has stopped, or will never have run: whoever waits for that goes on."""
+        self._stopped.set()
 
     @property
     def ready(self) -> bool:

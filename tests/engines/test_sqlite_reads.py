@@ -33,16 +33,16 @@ def path(tmp_path: Path) -> Path:
 
 
 class Meddler:
-    """Another process that does something just before one of the statements of a read."""
+    """Another process that does something just before one of the statements of a read, always at the same time by its clock."""
 
     def __init__(self, path: Path, *operations: Operation[object]) -> None:
-        self.path, self.operations = path, operations
+        self.path, self.operations, self.now = path, operations, time.time()
 
     def meddle(self) -> None:
         with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
             for operation in self.operations:
                 connection.execute("BEGIN IMMEDIATE")
-                operation(Session(connection, 1, time.time, NoEars(), now=time.time()))()
+                operation(Session(connection, 1, lambda: self.now, NoEars(), now=self.now))()
                 connection.execute("COMMIT")
 
     async def answers(self, engine: SQLiteEngine, read: Callable[[], Awaitable[object]]) -> tuple[list[object], object]:

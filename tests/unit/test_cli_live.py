@@ -35,6 +35,7 @@ from mognet.cli.tree import show_tree
 from mognet.cli.watch import Board, watch_tasks
 from mognet.codec import describe_error
 from mognet.control import NodeStatus, Status
+from mognet.entries import pack
 from mognet.exceptions import ConnectionError
 from mognet.records import Record
 from mognet.states import ResultState
@@ -187,6 +188,20 @@ class TestOutage:
         assert await watch_tasks(Desk(app, Options()), [str(bad.id)]) == FAILED
         assert "ValueError" in capsys.readouterr().out
         await closed(app)
+
+
+@pytest.mark.parametrize(("most", "told"), [(None, ["one", "two"]), (1, ["two"]), (0, [])])
+async def test_logs_that_are_followed_begin_where_it_was_asked(
+    capsys: pytest.CaptureFixture[str], most: int | None, told: list[str]
+) -> None:
+    app = kitchen()
+    [job] = await served(app, "cook", work=False)
+    [claim] = await app.engine.claim("n", ["tasks"], 1, lease=60)
+    await app.engine.log({claim.token: [pack(1.0, "INFO", "x", text) for text in ("one", "two")]}, keep=9)
+    await app.revoke(job.id)
+    assert await show_logs(Desk(app, Options(), json=True), str(job.id), follow=True, most=most) == OK
+    assert [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()] == told
+    await closed(app)
 
 
 class TestTree:
@@ -430,17 +445,13 @@ if __name__ == "__main__":
 @pytest.fixture
 def terminal(tmp_path: Path) -> Any:
     """Runs a command line in a terminal of 80 by 24; what it wrote."""
-    pty = pytest.importorskip("pty", reason="terminals as Unix has them")
+    pytest.importorskip("pty", reason="terminals as Unix has them")
     (tmp_path / "live.py").write_text(SOURCE)
 
     def run(
         *words: str, types: bytes | signal.Signals = b"", when: str = "", then: bytes = b"", after: str = "", **environment: str
     ) -> str:
-        leader, follower = pty.openpty()
-        env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI")}
-        env |= {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"} | environment
-        process = subprocess.Popen([sys.executable, "live.py", *words], cwd=tmp_path, stdin=follower, stdout=follower, stderr=follower, env=env, start_new_session=True, preexec_fn=_controlling)  # fmt: skip  # noqa: E501
-        os.close(follower)
+        process, leader = _started(tmp_path, "live.py", *words, **environment)
         said = b""
         try:
             while True:
@@ -462,6 +473,18 @@ def terminal(tmp_path: Path) -> Any:
         return said.decode()
 
     return run
+
+
+def _started(folder: Path, *words: str, **environment: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Python in a terminal of its own, and the other end of that."""
+    import pty
+
+    leader, follower = pty.openpty()
+    env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI")}
+    env |= {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"} | environment
+    process = subprocess.Popen([sys.executable, *words], cwd=folder, stdin=follower, stdout=follower, stderr=follower, env=env, start_new_session=True, preexec_fn=_controlling)  # fmt: skip  # noqa: E501
+    os.close(follower)
+    return process, leader
 
 
 def _controlling() -> None:
@@ -518,6 +541,20 @@ class TestTerminal:
             assert "Traceback" not in said
             assert "\x1b[?25h" in said
             assert said.count("\x1b[?1049h") == said.count("\x1b[?1049l")
+
+    @pytest.mark.parametrize("words", [["top"], ["tasks", "watch"]])
+    @pytest.mark.usefixtures("terminal")
+    def test_a_terminal_that_goes_away(self, tmp_path: Path, words: list[str]) -> None:
+        process, leader = _started(tmp_path, "-c", f"import sys; from live import execute; sys.exit(execute(['live', *{words}]))")
+        try:
+            said = b""
+            while b"cook" not in said:
+                said += os.read(leader, 65536)
+            os.close(leader)
+            assert process.wait(20) == 128 + signal.SIGHUP
+        finally:
+            process.kill()
+            process.wait()
 
     def test_a_terminal_that_cannot_be_drawn_on(self, terminal: Any) -> None:
         said = terminal("tasks", "watch", TERM="dumb")

@@ -152,6 +152,13 @@ def test_metadata_that_cannot_be_stored_is_refused_by_its_key(value: Any) -> Non
         dump_metadata({"innocent": 1, "guilty": value})
 
 
+def test_what_can_be_read_only_once_is_refused() -> None:
+    """Rather than stored as what is left of it."""
+    for wrap in (lambda value: value, lambda value: [value], lambda value: {"a": (value,)}):
+        with pytest.raises(InvalidMetadata, match=r"'guilty' .* generator"):
+            dump_metadata({"innocent": 1, "guilty": wrap(each for each in (1, 2))})
+
+
 hostile_texts = st.text() | st.text(st.sampled_from('\0\\u0\ud800"')) | st.just("x" * 4301)
 hostile = st.recursive(
     st.none()

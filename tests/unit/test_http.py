@@ -61,6 +61,7 @@ def test_baggage_by_the_specification() -> None:
     assert read_baggage(line, {"key1", "key2", "key3", "key4"}) == {"key2": "a,b cé"}, "of two that differ, neither"
     assert read_baggage("a=1,b=%ff,a=1,b=2,a=%31", {"a", "b"}) == {"a": "1"}
     assert read_baggage("k=" + "v" * MAX_BAGGAGE, {"k"}) == {}
+    assert read_baggage("a=1,b=\ud800,a=\udcff", {"a", "b"}) == {}
     assert read_baggage("k=%0d%0aSet-Cookie", {"k"}) == {}
     assert taken([(b"baggage", b"a=1"), (b"baggage", b"b=2")], baggage={"a", "b"})[0] == {"a": "1", "b": "2"}
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from mognet import Result
+from mognet import Result, context
 from mognet.cursors import write_cursor
 from mognet.engines.memory import MemoryEngine
-from mognet.events import Event
+from mognet.events import Event, make_want
 from mognet.exceptions import ConnectionError, InvalidCursor, InvalidQuery
 from mognet.outcomes import failed, merge_metadata, revoke, succeeded
 from mognet.records import Changes, Job, Query
@@ -364,3 +364,33 @@ async def test_a_crowd_that_comes_back_holds_up_nobody_who_is_there(monkeypatch:
         assert (await waiting).id == new.id
         assert engine.reads - before < 20
         assert len(await asyncio.gather(*crowd)) == 200
+
+
+# --- a task that watches
+
+
+@pytest.mark.parametrize("end", [False, True])
+async def test_what_comes_while_the_slot_is_given_away_is_told(monkeypatch: pytest.MonkeyPatch, end: bool) -> None:
+    hasten(monkeypatch)
+    monkeypatch.setattr(context, "KEEPS_SLOT", 0.0)
+    engine, new = MemoryEngine(), job()
+    await engine.submit([new])
+    [claim] = await engine.claim("n", ["q"], 1, lease=LEASE)
+
+    class Slot:
+        @asynccontextmanager
+        async def waiting(self) -> AsyncIterator[None]:
+            if watch._box.told:
+                if end:
+                    await engine.settle([succeeded(claim.token, b"1")])
+                else:
+                    await engine.update(new.id, merge_metadata(b'{"told":true}'))
+                while watch._box.empty:  # noqa: ASYNC110 - the reader tells nobody else
+                    await asyncio.sleep(0)
+            yield
+
+    async with opened(engine) as hub:
+        watch = context._FreeingWatch(Slot(), hub, make_want(new.id, None, {}), None)
+        assert (await take(watch)).state == "RUNNING"
+        event = await take(watch)
+        assert (event.done, event.metadata) == (end, {} if end else {"told": True})

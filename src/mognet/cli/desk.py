@@ -196,9 +196,10 @@ def serve(
             try:
                 async with desk.app:
                     return await body(desk)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, Exception) as error:  # if the terminal is gone, the last picture cannot be drawn
                 if not heard:
                     raise
+                _log.debug("ended by signal %d: %r", heard[0], error)
                 return SIGNALLED + heard[0]
 
     try:

@@ -23,6 +23,7 @@ async def show_logs(desk: Desk, id: str, *, follow: bool, most: int | None) -> i
     """Show the entries that are kept; with ``follow``, new ones as they come, until the job has ended."""
     result = await find(desk.app.result_backend, id)
     entries = await result.logs()
+    seen = entries[-1].number if entries else 0
     entries = entries if most is None else entries[max(0, len(entries) - most) :]
     if not follow:
         if entries or desk.json:
@@ -31,7 +32,6 @@ async def show_logs(desk: Desk, id: str, *, follow: bool, most: int | None) -> i
             kept = desk.app.config.keep_logs
             desk.note("nothing was logged" if kept else "no logs are kept: set keep_logs (MOGNET_KEEP_LOGS=100) where the workers run")
         return OK
-    seen = 0
     while True:
         for entry in entries:
             write(Answer(entry.to_dict(), Lines(_lines([entry]))), desk.options, json=desk.json, again=desk.json)

@@ -8,7 +8,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 ENTER, ERASE, ESCAPE = "\n", "\x7f", "\x1b"
 
@@ -43,7 +44,14 @@ def unechoed() -> Iterator[None]:
         termios.tcsetattr(stdin, termios.TCSANOW, silent)
         yield
     finally:
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+        _restore(stdin, before)
+
+
+def _restore(terminal: int, settings: list[Any]) -> None:
+    import termios
+
+    with suppress(termios.error):  # it may be gone
+        termios.tcsetattr(terminal, termios.TCSADRAIN, settings)
 
 
 @contextmanager
@@ -78,4 +86,4 @@ def keys(hear: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_reader(stdin)
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+        _restore(stdin, before)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mognet.cli.desk import Answer, Desk
-from mognet.cli.display import Lines, console
+from mognet.cli.display import Lines, console, live
 from mognet.cli.failures import OK
 from mognet.cli.text import clean, plural
 
@@ -46,7 +46,7 @@ async def reindex(desk: Desk) -> int:
 @contextmanager
 def _progress(*, color: bool) -> Iterator[Show]:
     """A bar in a terminal; elsewhere, a line now and then."""
-    if not sys.stderr.isatty():
+    if not live(sys.stderr):
         yield _tell_tenths()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -149,3 +149,26 @@ async def test_a_hook_may_end_the_app_that_has_just_started(lab: Lab, how: str) 
     assert ran
     await soon(app.close())
     assert closed(app)
+
+
+@pytest.mark.parametrize("how", ["closed by the hook", "cancelled"])
+async def test_who_stops_an_app_whose_worker_never_begins_is_not_left_waiting(lab: Lab, gate: Gate, how: str) -> None:
+    app = lab.app()
+
+    class Waits:
+        async def on_app_started(self, app: App) -> None:
+            await gate.pass_through()
+            await app.close()
+
+    app.add_middleware(Waits())
+    start = asyncio.create_task(app.start())
+    await gate.arrived()
+    stop = asyncio.create_task(app.stop(grace=0))
+    await some_turns()
+    if how == "cancelled":
+        start.cancel()
+    gate.open()
+    await soon(asyncio.wait([start]))
+    await soon(stop)
+    await soon(app.close())
+    assert closed(app)
