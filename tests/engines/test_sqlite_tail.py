@@ -251,6 +251,9 @@ async def test_the_same_is_found_as_without_an_index(path: Path, seed: int, monk
             await twins.step()
             await twins.compare()
             check_file(path)
+        assert [(await engine.reindex(limit=100)).left for _ in range(20)][-1] == 0
+        await twins.compare()
+        check_file(path)
 
 
 # --- when they are written
@@ -445,6 +448,21 @@ async def test_a_path_declared_while_there_is_a_tail(path: Path) -> None:
         check_file(path)
         assert len(await found(engine, Query(metadata=(wanted("b", 2),)))) == 15
         assert await found(engine, Query(metadata=(wanted("b", 1),))) == []
+
+
+async def test_a_path_declared_before_the_last_jobs_went(path: Path) -> None:
+    """Its index comes to be whole, though the row up to which there is something to be walked over is no job's any more."""
+    async with SQLiteEngine(path) as engine:
+        await engine.declare({"a"})
+        jobs = [make_job(b'{"a":1,"b":1}') for _ in range(5)]
+        await engine.submit(jobs)
+        await engine.declare({"b"})
+        await engine.delete([job.id for job in jobs[3:]])
+        assert [(await engine.reindex(limit=100)).left > 0 for _ in range(3)] == [True, False, False]
+        assert await engine.declare({"b"}) == {"b"}
+        check_file(path)
+        await engine.submit([make_job(b'{"b":1}')])
+        assert len(await found(engine, Query(metadata=(wanted("b", 1),)))) == 4
 
 
 # --- several processes, crashes, old files

@@ -143,7 +143,8 @@ def reindex(limit: int) -> Operation[Reindexed]:
         walked = max(row[2] for row in behind)
         low, _ = session.rows()
         session.paths()
-        if session.indexed < walked:  # first what is in the tail: of a job there, no label is written, nor dropped when it changes
+        # First what is in the tail: of a job there, no label is written, nor dropped when it changes. The job in row `walked` may be gone.
+        if session.indexed < min(walked, session.last().seq):
             done = write(session, limit)
             return lambda: Reindexed(done + deleted, walked - low + int(dropped))
         rows = session.all(sql.WALK, low, walked, limit)
