@@ -57,6 +57,15 @@ async def flush(engine: SQLiteEngine, most: int = 1_000_000) -> None:
     await engine._writer.put(labels.catch_up(1, most))
 
 
+async def submit_here(engine: SQLiteEngine, job: Job) -> None:
+    """Have a job stored at once, as soon as the writer's thread has done what it was woken for before."""
+    assert engine._writer is not None
+    engine._writer._pace.seen_in_thread(0.0001)
+    async with asyncio.timeout(10.0):
+        while not engine.submit_here(job):  # noqa: ASYNC110 - nothing tells when it rests
+            await asyncio.sleep(0)
+
+
 async def found(engine: Engine, query: Query) -> list[UUID]:
     return [record.id async for record in engine.search(query)]
 
@@ -328,12 +337,8 @@ async def test_lone_submits_wake_the_thread(path: Path, monkeypatch: pytest.Monk
         await until_idle(engine)
         monkeypatch.setattr(labels, "catch_up", tell)
         for number in range(20):
-            assert engine._writer is not None
-            engine._writer._pace.seen_in_thread(0.0001)
             assert not seen.is_set(), number
-            with engine._writer._lock:  # it may still be resting from what it was woken for before
-                pass
-            assert engine.submit_here(make_job())
+            await submit_here(engine, make_job())
         await asyncio.wait_for(seen.wait(), 10.0)
         await until_idle(engine)
         assert written(path) == 20
@@ -358,11 +363,7 @@ async def test_jobs_that_are_gone_before_their_labels_are_written(path: Path, mo
         monkeypatch.setattr(labels, "catch_up", late)
         jobs = [make_job() for _ in range(20)]
         for job in jobs:
-            assert engine._writer is not None
-            engine._writer._pace.seen_in_thread(0.0001)
-            with engine._writer._lock:  # it may still be resting from what it was woken for before
-                pass
-            assert engine.submit_here(job)
+            await submit_here(engine, job)
         assert await other.delete([job.id for job in jobs]) == 20
         gone.set()
         await until_idle(engine)
