@@ -164,7 +164,9 @@ async def test_what_runs_again_is_not_deleted_as_failed(app: App, gate: Gate, mo
     await state_is(result, "SUCCESS")
 
 
-async def test_what_has_begun_is_not_revoked_as_pending(app: App, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+async def begins_soon(app: App, gate: Gate) -> Result[int]:
+    """A job that is due in a moment, and then stands at the gate."""
+
     @app.task
     async def f() -> int:
         await gate.pass_through()
@@ -172,7 +174,11 @@ async def test_what_has_begun_is_not_revoked_as_pending(app: App, gate: Gate, mo
 
     request = app.create_request(f)
     request.delay = timedelta(seconds=0.3)
-    result = await app.submit(request)
+    return await app.submit(request)
+
+
+async def test_what_has_begun_is_not_revoked_as_pending(app: App, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = await begins_soon(app, gate)
     update = app.engine.update
 
     async def begin_before(*given: Any, **options: Any) -> Record | None:
@@ -180,20 +186,13 @@ async def test_what_has_begun_is_not_revoked_as_pending(app: App, gate: Gate, mo
         return await update(*given, **options)
 
     monkeypatch.setattr(app.engine, "update", begin_before)
-    assert await app.revoke_many(state="PENDING", name=request.name) == 0
+    assert await app.revoke_many(state="PENDING", name=result.name) == 0
     gate.open()
     assert await soon(result) == 1
 
 
 async def test_what_has_begun_is_not_purged(app: App, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    @app.task
-    async def f() -> int:
-        await gate.pass_through()
-        return 1
-
-    request = app.create_request(f)
-    request.delay = timedelta(seconds=0.3)
-    result = await app.submit(request)
+    result = await begins_soon(app, gate)
     delete = app.engine.delete
 
     async def begin_before(*given: Any, **options: Any) -> int:
