@@ -19,7 +19,7 @@ from mognet.engines.postgres.tables import Tables
 from mognet.outcomes import merge_metadata, succeeded
 from mognet.records import Query
 from mognet.testing.conformance.bench import make_job
-from servers.postgres import WAITED_FOR, empty_postgres, query, until
+from servers.postgres import WAITED_FOR, empty_postgres, own_postgres, query, until
 
 
 @pytest.fixture
@@ -124,6 +124,46 @@ async def test_numbers_of_another_server(url: str) -> None:
         reader = await Reader.begin(engine)
         await engine.update(old.id, merge_metadata(b'{"a":2}'))
         assert await reader.page() == ([old.id], False)
+
+
+async def test_numbers_are_given_again_after_a_crash() -> None:
+    """Those of transactions that had come to nothing: the server remembers them no better than what it had not written to disk."""
+    with own_postgres(wal_writer_delay="10s") as (server, url):
+        async with PostgresEngine.from_url(url) as engine:
+            await engine.submit([one := make_job(), two := make_job(), three := make_job()])
+            from_now = await Reader.begin(engine)
+            await engine.update(one.id, merge_metadata(b'{"a":1}'))
+            turning = await Reader.begin(engine)
+            await engine.update(two.id, merge_metadata(b'{"a":1}'))
+            await engine.update(three.id, merge_metadata(b'{"a":1}'))
+            come_to_nothing(url, 3)
+            readers = [from_now, await Reader.begin(engine), turning]
+            assert await from_now.page() == ([one.id, two.id, three.id], False)
+            assert await turning.page(1) == ([two.id], True)
+            server.kill()
+        server.start()
+        async with PostgresEngine.from_url(url) as engine:
+            given_before = query(url, "SELECT max(changed::text::int8) FROM mognet.job")[0][0] + 3
+            later = [make_job() for _ in range(6)]
+            for job in later:
+                await engine.submit([job])
+            numbers = [row[0] for row in query(url, "SELECT changed::text::int8 FROM mognet.job ORDER BY changed DESC LIMIT 6")]
+            assert min(numbers) <= given_before < max(numbers)
+            for reader, before in zip(readers, [[], [], [three.id]], strict=True):
+                reader.engine = engine
+                told, more = await reader.page()
+                while more:
+                    ids, more = await reader.page()
+                    told += ids
+                assert told == [*before, *(job.id for job in later)]
+
+
+def come_to_nothing(url: str, times: int) -> None:
+    """Transactions that have a number, and are undone."""
+    with psycopg.connect(url) as connection:
+        for _ in range(times):
+            connection.execute("SELECT pg_current_xact_id()")
+            connection.rollback()
 
 
 async def test_begins_when_all_who_write_know(url: str) -> None:

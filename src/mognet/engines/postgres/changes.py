@@ -3,6 +3,10 @@
 A note is the number of the transaction that changed the job last. Transactions become visible in another order than that of their
 numbers, so whoever reads keeps what was visible (a snapshot), and is told later of what is visible then and was not before. What does
 not fit into one answer is told by and by as of one snapshot, in the order of the numbers; what changes meanwhile comes with the next.
+
+A server that crashes gives numbers again that it had given to transactions that came to nothing: it does not hurry to write those to disk
+(RecordTransactionAbort in PostgreSQL's xact.c). What somebody has seen of a transaction is on disk, and so is what came before: hence a
+place never says that a transaction is over which is later than the last one of which something was seen.
 """
 
 # ruff: noqa: S608 - the texts are put together from constants only
@@ -37,6 +41,13 @@ _LAST_SEQ = 2**63 - 1
 _STATUS = f"""
 SELECT noted_until - {NOW} AS lasts, epoch, pg_current_snapshot()::text AS snapshot,
     noted_from >= pg_snapshot_xmax(pg_current_snapshot()) AS foreign_notes
+FROM mognet.app WHERE app = %(app)s"""
+
+# The last transaction of which something is to be seen.
+_NEWEST = """
+SELECT greatest(noted_from, (
+    SELECT changed FROM mognet.job WHERE app = %(app)s AND changed < pg_snapshot_xmax(pg_current_snapshot())
+    ORDER BY changed DESC, seq DESC LIMIT 1))::text
 FROM mognet.app WHERE app = %(app)s"""
 
 # A new epoch: notes were not taken before it, or by another server, whose transactions had numbers that are yet to come here.
@@ -110,6 +121,15 @@ class Snapshot(NamedTuple):
         """What shows no more than it did, and says so in few words."""
         return Snapshot(self.open[OPEN], self.open[:OPEN]) if self.cut else self
 
+    def until(self, end: int) -> Snapshot:
+        """What shows nothing from there on."""
+        return Snapshot(end, tuple(number for number in self.open if number < end)) if end < self.end else self
+
+    def also(self, other: Snapshot) -> Snapshot:
+        """What shows that which both of them show."""
+        both = Snapshot(self.end, tuple(sorted({*self.open, *other.open}))).until(min(self.end, other.end))
+        return both._replace(open=both.open[: OPEN + 1])
+
     @classmethod
     def read(cls, text: str) -> Self:
         """What ``str`` wrote."""
@@ -175,7 +195,8 @@ async def read(tables: Tables, connection: Connection, since: str | None, query:
     if not status.noted or status.epoch != place.epoch or place.told.end > int(status.snapshot.split(":")[1]):
         return (await _from_now_on(tables, connection, status))._replace(lost=True)
     await _prolong(tables, connection, status)
-    telling = place.telling or now
+    # Numbers that were given again since the first page belong to what has come later.
+    telling = now if place.telling is None else place.telling.also(now)
     number, last_changed, last_seq = rows[0][4:7]
     found = [(int(row[7]), make_record(row[8 : 8 + WIDTH])) for row in rows if row[7] is not None]
     told = [
@@ -187,7 +208,8 @@ async def read(tables: Tables, connection: Connection, since: str | None, query:
         at, more = Place(place.epoch, place.told, telling, int(last_changed), last_seq), True
     else:
         # If it was cut, what is not sure to have been told comes again, and so would a next page for ever.
-        at, more = Place(place.epoch, telling.sure), place.telling is not None and not telling.cut
+        newest = max(place.told.end - 1, place.changed, int(last_changed or 0))
+        at, more = Place(place.epoch, telling.sure.until(newest + 1)), place.telling is not None and not telling.cut
     return Changes(told, str(at), more=more)
 
 
@@ -218,7 +240,8 @@ async def _from_now_on(tables: Tables, connection: Connection, status: _Status) 
         lost = not await _begin(tables, connection)
         [row] = await tables.all(connection, _STATUS)
         status = _Status(*row)
-    return Changes([], str(Place(status.epoch, Snapshot.taken(status.snapshot).sure)), lost=lost)
+    [(newest,)] = await tables.all(connection, _NEWEST)
+    return Changes([], str(Place(status.epoch, Snapshot.taken(status.snapshot).sure.until(int(newest) + 1))), lost=lost)
 
 
 async def _prolong(tables: Tables, connection: Connection, status: _Status) -> None:
