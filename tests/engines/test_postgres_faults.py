@@ -20,6 +20,7 @@ import pytest
 from mognet import Backoff
 from mognet.engine import DONE
 from mognet.engines.postgres import connecting, doorbell, pool
+from mognet.engines.postgres import engine as postgres_engine
 from mognet.engines.postgres.engine import PostgresEngine
 from mognet.exceptions import ConnectionError
 from mognet.outcomes import merge_metadata, revoke, succeeded
@@ -320,6 +321,23 @@ async def test_half_open(proxied: tuple[Proxy, str]) -> None:
         assert await insist(lambda: engine.extend([claim.token], 60)) == {claim.token}
         assert time.monotonic() - start < 8  # and not 28, in which leases of 15 s are lost
         assert await engine.settle([succeeded(claim.token, b"1")]) != [None]
+
+
+async def test_half_open_while_work_is_waited_for(proxied: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever finds a dead connection first: the one that listens is made anew, too, and who waits there looks for what was missed."""
+    monkeypatch.setattr(doorbell, "PING_EVERY", 300.0)
+    monkeypatch.setattr(postgres_engine, "LOOK_EVERY", 300.0)
+    proxy, url = proxied
+    job = make_job()
+    async with PostgresEngine.from_url(url) as engine, PostgresEngine.from_url(empty_postgres()) as other:
+        claiming = asyncio.create_task(engine.claim("node", ["q"], 1, lease=60, wait=300))
+        async with asyncio.timeout(60):
+            while not engine._is_quiet(["q"], None):  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.01)
+            proxy.half_open()
+            await other.submit([job])
+            await insist(lambda: engine.count(Query()))
+            assert [claim.token.id for claim in await claiming] == [job.id]
 
 
 async def test_half_open_while_it_connects(proxied: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch) -> None:
