@@ -188,7 +188,8 @@ class Chaos:
             kind, part = deck.pop()
             began = time.monotonic()
             target = await (self.break_way(kind, part) if part else self.break_worker(kind))
-            self.faults.append(Fault(kind, target, began, time.monotonic()))
+            noticed = SILENCE[part] if kind == "HALF-OPEN" else 0.0
+            self.faults.append(Fault(kind, target, began, time.monotonic() + noticed))
             if part:
                 await self.goes_on(kind, part)
         self.over = self.onlookers.over = True
