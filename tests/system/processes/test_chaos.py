@@ -23,9 +23,10 @@ import pytest
 from mognet import App, Request, Result, ResultState
 from mognet.exceptions import Revoked
 from mognet.records import Query, Record
+from processor import Processor
 from servers.places import on_every_engine
 from system.processes import jobs, raw
-from system.processes.crew import Crew, Ledger, Member, Processor
+from system.processes.crew import Crew, Ledger, Member
 from system.processes.jobs import insist
 from system.processes.onlookers import Onlookers
 

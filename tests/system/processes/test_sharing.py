@@ -10,9 +10,10 @@ from collections import Counter
 
 from mognet import App
 from mognet.records import Query
+from processor import Processor
 from servers.places import on_every_engine
 from system.processes import jobs
-from system.processes.crew import Crew, Ledger, Processor
+from system.processes.crew import Crew, Ledger
 
 CLIENT = """
 import asyncio, sys
