@@ -23,7 +23,7 @@ import pytest
 
 from mognet.codec import pack_done, unpack_done
 from mognet.engine import DONE, SMALL_VALUE
-from mognet.engines.sql import doorbell
+from mognet.engines.sql import doorbell, writer
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.exceptions import ConnectionError
 from mognet.outcomes import retry, succeeded
@@ -414,3 +414,16 @@ async def test_a_full_disk_is_told_and_got_over(path: Path) -> None:
 
 def test_this_system_has_the_sockets() -> None:
     assert hasattr(socket, "AF_UNIX")
+
+
+async def test_a_sweep_that_waited_for_the_file_spares_the_living(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They waited as well, and could renew no lease. The next sweep does not spare them: a file may always be busy."""
+    monkeypatch.setattr(writer, "HELD_UP", 0.0)
+    async with SQLiteEngine(tmp_path / "jobs.db") as engine:
+        await engine.submit([Job(uuid4(), "work", "q", b"{}")])
+        [claim] = await engine.claim("node", ["q"], 1, lease=0.01)
+        await asyncio.sleep(0.02)
+        assert (await engine.sweep()).recovered == 0
+        assert await engine.extend([claim.token], 0.01) == {claim.token}
+        await asyncio.sleep(0.02)
+        assert (await engine.sweep()).recovered == 1

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -32,15 +33,27 @@ async def until(done: Callable[[], Any], what: str = "", seconds: float = PATIEN
 
 
 class Ledger:
-    """What tasks wrote down, independent of mognet."""
+    """What tasks wrote down, independent of mognet. Read on and on, since whoever waits for a line looks often."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read = 0
+        self._found: defaultdict[tuple[str | None, str | None], list[dict[str, Any]]] = defaultdict(list)
 
     def lines(self, kind: str | None = None, id: UUID | str | None = None) -> list[dict[str, Any]]:
-        text = self.path.read_bytes() if self.path.exists() else b""
-        lines = [json.loads(line) for line in text.split(b"\n")[:-1]]  # the last one may be half there
-        return [line for line in lines if kind in (None, line["kind"]) and (id is None or line["id"] == str(id))]
+        self._read_on()
+        return list(self._found[kind, None if id is None else str(id)])
+
+    def _read_on(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            text, end, _ = file.read().rpartition(b"\n")  # the last line may be half there
+        self._read += len(text + end)
+        for line in map(json.loads, filter(None, text.split(b"\n"))):
+            for key in {(kind, id) for kind in (None, line["kind"]) for id in (None, line["id"])}:
+                self._found[key].append(line)
 
     def starts(self, id: UUID | str) -> int:
         return len(self.lines("start", id))

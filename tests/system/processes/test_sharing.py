@@ -10,6 +10,7 @@ from collections import Counter
 
 from mognet import App
 from mognet.records import Query
+from processor import Processor
 from servers.places import on_every_engine
 from system.processes import jobs
 from system.processes.crew import Crew, Ledger
@@ -49,13 +50,13 @@ async def test_clients_and_workers_hammer_one_store(crew: Crew, app: App, ledger
 
 async def test_an_idle_worker_wakes_at_once_and_costs_next_to_nothing(crew: Crew, app: App, ledger: Ledger) -> None:
     member = await crew.start(lease="15", sweep_interval="5").ready()
-    delays = []
+    delays, processor = [], Processor()
     for number in range(40):
         submitted = time.monotonic()
         job = await app.submit(jobs.quick, number)
         delays.append((await ledger.seen("start", job.id))["at"] - submitted)
         await job
-    p50 = statistics.median(delays) * 1000
+    p50, slowness = statistics.median(delays) * 1000, processor.slowness()
     loads = []
     while len(loads) < 5 and min(loads, default=1.0) >= 1:  # what a busy machine adds is not the worker's
         used, began = member.cpu(), time.monotonic()
@@ -63,5 +64,5 @@ async def test_an_idle_worker_wakes_at_once_and_costs_next_to_nothing(crew: Crew
         loads.append(100 * (member.cpu() - used) / (time.monotonic() - began))
     load = min(loads)
     print(f"start: p50 {p50:.1f} ms, most {max(delays) * 1000:.1f} ms; idle: {load:.2f} % of a core, {member.memory() / 1024:.0f} MB")
-    assert p50 < 50  # milliseconds; usually 3, on a machine that has time
+    assert p50 < 50 * slowness  # milliseconds; usually 3
     assert load < 1

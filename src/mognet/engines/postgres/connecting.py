@@ -34,8 +34,8 @@ CONNECT_SECONDS = 10.0
 HOST_SECONDS = 3
 """How long each of several hosts may take: one that is down says nothing at all."""
 
-SECOND_AFTER = 2.0
-"""Seconds without an answer after which a second attempt is made beside the first."""
+SECOND_AFTER = 4.0
+"""Seconds without an answer after which a second attempt is made beside the first: not much sooner, for many may come back at once."""
 
 _good: dict[str, tuple[str, str]] = {}
 """By URL, the host that let us in last: of several, it is asked first."""

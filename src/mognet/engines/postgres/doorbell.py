@@ -104,6 +104,7 @@ class Doorbell:
         self._changed = False
         self._task: asyncio.Task[None] | None = None
         self._closing = self._away = False
+        self._connection: Connection | None = None
         self._pid = 0
         self.deaf = bool(settings.pooler)
         """Whether a pooler stands between: through it one can ring for others, and hears nothing."""
@@ -190,6 +191,11 @@ class Doorbell:
             async with asyncio.timeout(EXCHANGE_SECONDS), self._heard:
                 await self._heard.wait_for(lambda: self.deaf or self._away or self._closing or kinds <= self._listening)
 
+    def hang_up(self) -> None:
+        """Connect anew: other connections had lost their other end without a word, so nothing may be heard over this one either."""
+        if self._connection is not None:
+            cut(self._connection)
+
     async def close(self) -> None:
         """Send what waits, and hang up."""
         self._closing = True
@@ -219,11 +225,13 @@ class Doorbell:
                 failures = await self._stumble(failures, error)
                 continue
             try:
+                self._connection = connection
                 await self._serve(connection)
                 failures = 0
             except (psycopg.Error, MognetError, OSError) as error:
                 failures = await self._stumble(min(failures, 3), error)
             finally:
+                self._connection = None
                 give_up(connection)
         self._forget_talk(None)
         async with self._heard:

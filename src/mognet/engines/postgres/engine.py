@@ -68,7 +68,7 @@ class PostgresEngine:
     async def __aenter__(self) -> Self:
         if self._pool is not None:
             raise ImproperlyConfigured(f"the engine on {self.settings.shown} is open already: use one for each event loop")
-        pool = Pool(self.settings, self._doors)
+        pool = Pool(self.settings, self._doors, self._hang_up)
 
         async def enter(connection: Connection) -> Tables:
             await migrate(connection, self.settings.schema)
@@ -130,6 +130,10 @@ class PostgresEngine:
 
     async def _learn(self, connection: Connection) -> None:
         self._tables = self._tables._replace(known=(await labels.learn(self._tables, connection)).known)
+
+    def _hang_up(self) -> None:
+        if self._bell is not None:
+            self._bell.hang_up()
 
     def _tell(self, told: int) -> None:
         if told and self._bell is not None:

@@ -43,10 +43,12 @@ class Pool:
     what an operation did is known.
     """
 
-    def __init__(self, settings: Settings, doors: Doors) -> None:
+    def __init__(self, settings: Settings, doors: Doors, dead: Callable[[], None] = lambda: None) -> None:
+        """``dead`` is called when a connection had lost its other end without a word."""
         self.settings = settings
         self._lookout = doors.lookout()
-        self._doubts = Doubts(settings, self._drop_idle)
+        self._doubts = Doubts(settings, self._found_dead)
+        self._dead = dead
         self.pooler = bool(settings.pooler)
         self._free = asyncio.Semaphore(settings.pool_size)
         self._idle: list[Connection] = []
@@ -160,10 +162,11 @@ class Pool:
             give_up(connection)
         self._free.release()
 
-    def _drop_idle(self) -> None:
+    def _found_dead(self) -> None:
         """One that was in use had lost its other end: the others of that time look no better for it."""
         while self._idle:
             give_up(self._idle.pop())
+        self._dead()
 
     def _drop_stale(self) -> None:
         for connection in [each for each in self._idle if not is_fresh(each)]:

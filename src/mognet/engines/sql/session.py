@@ -56,6 +56,10 @@ class Session:
     ears: Ears
     now: float = 0.0
     """The time at which the transaction began."""
+    held_up: float = 0.0
+    """When a transaction could begin at last for which others had left no room for long; on the monotonic clock."""
+    passed_over: bool = False
+    """Whether the last sweep left lost jobs where they were for that reason."""
     news: bool = False
     """Whether a change was noted, of which others are told after the commit."""
     opened: list[sqlite3.Cursor] = field(default_factory=list)

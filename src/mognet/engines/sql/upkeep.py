@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,9 +28,12 @@ def sweep(grace: float, limit: int) -> Operation[Upkeep]:
 
     And write the labels of jobs that others have left without.
     """
+    asked = time.monotonic()
 
     def work(session: Session) -> Finish[Upkeep]:
-        lost, queues = session.one(sql.LOST, session.app, session.now, limit) or ("[]", "[]")
+        # Who waited for the file together with this could renew no lease, and comes now. (Only once: the file may always be busy.)
+        session.passed_over = asked < session.held_up and not session.passed_over
+        lost, queues = (not session.passed_over and session.one(sql.LOST, session.app, session.now, limit)) or ("[]", "[]")
         recovered = session.run(sql.RECOVER, session.app, lost) if lost != "[]" else 0
         changes.note(session, load(lost))
         late = session.json(sql.LATE, session.app, session.now, limit)

@@ -43,6 +43,9 @@ MANY_BEHIND = 2_000
 LONG_LOG = 2 * WAL_KEPT
 """Bytes of the write-ahead log that call for a copy, whoever wrote them."""
 
+HELD_UP = 0.5
+"""Seconds that a transaction waits for others' after which leases may have ended that nobody could renew."""
+
 LOOK_AT_LOG = 1.0
 """Seconds between looks at its size."""
 
@@ -192,7 +195,10 @@ class Writer(Desk):
         connection = session.connection
         before = connection.total_changes
         if patient:
+            asked = time.monotonic()
             _begin(connection)
+            if (begun := time.monotonic()) - asked > HELD_UP:
+                session.held_up = begun
         else:
             connection.execute("BEGIN IMMEDIATE")
         try:
