@@ -90,6 +90,38 @@ async def test_pages_come_out_of_the_index(url: str, jobs: int, newest_first: bo
     assert "Seq Scan on content" not in text
 
 
+@pytest.mark.parametrize("what", ["running", "of a prefix", "of a root"])
+async def test_few_jobs_are_looked_up_in_the_index(url: str, what: str) -> None:
+    """Those of a family, those whose ids begin alike, or those that run: not all that have the value, though the planner would rather."""
+    async with PostgresEngine.from_url(f"{url}?options=-c%20enable_nestloop%3Doff") as engine:
+        await engine.declare(["tenant"])
+        metadata = dumps({"tenant": 1})
+        for _ in range(20):
+            await engine.submit([make_job(queue="other", metadata=metadata) for _ in range(1000)])
+        top = make_job(metadata=metadata)
+        await engine.submit([top, *[make_job(parent=top.id, root=top.id, metadata=metadata) for _ in range(9)]])
+        await engine.claim("n", ["q"], 10, lease=60)
+        query(url, "ANALYZE")
+        asked = {
+            "running": wants(tenant=1)._replace(states=frozenset({ResultState.RUNNING})),
+            "of a prefix": wants(tenant=1)._replace(id_prefix=top.id.hex[:8]),
+            "of a root": wants(tenant=1)._replace(root=top.id),
+        }[what]
+        tables = Explaining(*engine._tables)
+        tables.plans.clear()
+        page = await engine._run(lambda connection: search.find(tables, connection, asked, None, 50))
+        assert len(page.records) == (1 if what == "of a prefix" else 10)
+        counted = await engine._run(lambda connection: search.count(tables, connection, asked, "state"))
+        assert counted == {"RUNNING": len(page.records)}
+    plans = [plan for plan in tables.plans if "label_pkey" in plan]
+    assert len(plans) == 2
+    for plan in plans:
+        lines = plan.splitlines()
+        starts = [number for number, line in enumerate(lines) if "label_pkey" in line]
+        assert all("(created = " in lines[number + 1] for number in starts), plan
+        assert "job_created" not in plan, plan
+
+
 @pytest.mark.parametrize(
     "what", ["found", "found by two", "found in a family", "running", "counted", "counted by it", "counted by it of a queue"]
 )

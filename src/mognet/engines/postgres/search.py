@@ -115,10 +115,18 @@ _BELOW = f"""
 
 def source(query: Query) -> str:
     """The table, or the parts of it that a query can be narrowed to by small indexes."""
+    if query.root is not None and query.parent is None and query.under is None:
+        return _OF_ROOT
     if query.in_line or not query.states or query.states & FINAL or _family(query):
         return "mognet.job"
     places = sorted({place for state in query.states for place in _PLACES[state]})
     return f"({' UNION ALL '.join(f'SELECT * FROM mognet.job WHERE app = %(app)s AND {place}' for place in places)}) AS job"
+
+
+# Each part has an index; for both in one condition the planner goes through all jobs by creation.
+_OF_ROOT = """(
+    SELECT * FROM mognet.job WHERE app = %(app)s AND root = %(root)s
+    UNION ALL SELECT * FROM mognet.job WHERE app = %(app)s AND id = %(root)s AND root IS NULL) AS job"""
 
 
 def _family(query: Query) -> bool:
@@ -197,11 +205,12 @@ async def _read(
 
 def _where(query: Query, plan: Plan) -> tuple[str, dict[str, Any]]:
     where, values = conditions(query)
+    # (OFFSET 0: it is asked for each job. A join begins with all labels of the value if the planner believes that there are few.)
     marks, more = _marks(plan.filters)
     for path, wanted in marks:
         where += f""" AND EXISTS (
             SELECT FROM mognet.label
-            WHERE path = {path} AND value = ANY({wanted}) AND label.created = job.created AND label.seq = job.seq)"""
+            WHERE path = {path} AND value = ANY({wanted}) AND label.created = job.created AND label.seq = job.seq OFFSET 0)"""
     return where, values | more
 
 
