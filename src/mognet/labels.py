@@ -21,7 +21,7 @@ def label(value: Any) -> bytes:
 
 
 def _normal(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
         return {key: _normal(value[key]) for key in sorted(value)}

@@ -14,7 +14,7 @@ import pytest
 
 from mognet.codec import dumps
 from mognet.engines.postgres import labels, search
-from mognet.engines.postgres.connecting import connect
+from mognet.engines.postgres.connecting import Connection, connect
 from mognet.engines.postgres.engine import PostgresEngine
 from mognet.engines.postgres.migrate import migrate, schema_version
 from mognet.engines.postgres.settings import parse_url
@@ -88,6 +88,86 @@ async def test_pages_come_out_of_the_index(url: str, jobs: int, newest_first: bo
     assert "Seq Scan on job" not in text
     assert "Seq Scan on label" not in text
     assert "Seq Scan on content" not in text
+
+
+@pytest.mark.parametrize("what", ["running", "of a prefix", "of a root"])
+async def test_few_jobs_are_looked_up_in_the_index(url: str, what: str) -> None:
+    """Those of a family, those whose ids begin alike, or those that run: not all that have the value, though the planner would rather."""
+    async with PostgresEngine.from_url(f"{url}?options=-c%20enable_nestloop%3Doff") as engine:
+        await engine.declare(["tenant"])
+        metadata = dumps({"tenant": 1})
+        for _ in range(20):
+            await engine.submit([make_job(queue="other", metadata=metadata) for _ in range(1000)])
+        top = make_job(metadata=metadata)
+        await engine.submit([top, *[make_job(parent=top.id, root=top.id, metadata=metadata) for _ in range(9)]])
+        await engine.claim("n", ["q"], 10, lease=60)
+        query(url, "ANALYZE")
+        asked = {
+            "running": wants(tenant=1)._replace(states=frozenset({ResultState.RUNNING})),
+            "of a prefix": wants(tenant=1)._replace(id_prefix=top.id.hex[:8]),
+            "of a root": wants(tenant=1)._replace(root=top.id),
+        }[what]
+        tables = Explaining(*engine._tables)
+        tables.plans.clear()
+        page = await engine._run(lambda connection: search.find(tables, connection, asked, None, 50))
+        assert len(page.records) == (1 if what == "of a prefix" else 10)
+        counted = await engine._run(lambda connection: search.count(tables, connection, asked, "state"))
+        assert counted == {"RUNNING": len(page.records)}
+    plans = [plan for plan in tables.plans if "label_pkey" in plan]
+    assert len(plans) == 2
+    for plan in plans:
+        lines = plan.splitlines()
+        starts = [number for number, line in enumerate(lines) if "label_pkey" in line]
+        assert all("(created = " in lines[number + 1] for number in starts), plan
+        assert "job_created" not in plan, plan
+
+
+@pytest.mark.parametrize(
+    "what", ["found", "found by two", "found in a family", "running", "counted", "counted by it", "counted by it of a queue"]
+)
+async def test_a_path_that_is_given_up_meanwhile(url: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any two statements of a read: what is found is the same, though nothing is left in the index."""
+    monkeypatch.setattr(search, "PROBE", 3)
+    async with PostgresEngine.from_url(url) as engine, PostgresEngine.from_url(url) as other:
+        top = make_job()
+        await engine.submit([top, *[make_job(parent=top.id, metadata=dumps({"tenant": "a", "user": 1})) for _ in range(5)]])
+        await engine.claim("n", ["q"], 5, lease=60)
+        asked = {
+            "found by two": wants(tenant="a", user=1),
+            "found in a family": wants(tenant="a")._replace(parent=top.id),
+            "running": wants(tenant="a")._replace(states=frozenset({ResultState.RUNNING})),
+        }.get(what, wants(tenant="a"))
+        statements, at = 0, 0
+
+        class Meddling(Tables):
+            async def all(self, connection: Connection, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+                nonlocal statements
+                if statements == at:
+                    await other.declare([], only=True)
+                    while (await other.reindex()).left:
+                        pass
+                statements += 1
+                return await super().all(connection, statement, **values)
+
+        async def read(connection: Connection) -> object:
+            tables = Meddling(*engine._tables)
+            if "found" in what or what == "running":
+                return {record.id for record in (await search.find(tables, connection, asked, None, 50)).records}
+            query, by = {"counted": (asked, "state"), "counted by it": (Query(), "metadata:tenant")}.get(
+                what, (Query(queue="q"), "metadata:tenant")
+            )
+            counted = await search.count(tables, connection, query, by)
+            return await engine.count(query, by=by) if counted is None else counted
+
+        answers = []
+        while statements >= at:
+            await other.declare(["tenant", "user"])
+            await whole(other, "tenant", "user")
+            statements, at = 0, at + 1
+            answers.append(await engine._run(read))
+        assert len(answers) > 2
+        assert answers == [answers[-1]] * len(answers)
+        assert answers[-1]
 
 
 async def test_the_narrowest_condition_is_the_way_in(url: str) -> None:

@@ -92,6 +92,34 @@ async def test_no_call_looks_through_very_much_metadata(url: str, server: Redis,
         assert read / 1_500_000 < calls / 2 < read / 500_000
 
 
+@pytest.mark.parametrize("keys", [1, 8])
+async def test_no_step_of_a_walk_looks_through_very_much_metadata(url: str, server: Redis, keys: int) -> None:
+    """And looks through it once for all keys."""
+    async with RedisEngine(url) as engine:
+        last = {f"user{number}": number for number in range(keys)}
+        metadata = dumps({"large": [{"n": 1}] * 2000, **last})
+        await engine.submit([make_job(metadata=metadata) for _ in range(300)])
+        await engine.declare(last.keys())
+        server.config_resetstat()
+        assert (await engine.reindex(limit=300)).left == 0
+        steps = int(server.info("commandstats")["cmdstat_evalsha"]["calls"]) / 2
+        assert 300 * len(metadata) / 1_500_000 < steps < 300 * len(metadata) / 500_000
+        assert await engine.declare(last.keys()) == last.keys()
+        assert [await found(engine, wants(key, value)) for key, value in last.items()] == [300] * keys
+
+
+async def test_a_family_with_very_much_metadata(url: str, server: Redis) -> None:
+    """Those that are found by their parents are looked at in as many calls."""
+    async with RedisEngine(url) as engine:
+        top = make_job()
+        metadata = [dumps({"large": [{"n": 1}] * 2000, "user": f"{n % 3}"}) for n in range(240)]
+        await engine.submit([top, *[make_job(parent=top.id, root=top.id, metadata=each) for each in metadata]])
+        query = wants("user", "1")._replace(under=top.id)
+        server.config_resetstat()
+        assert await found(engine, query) == 80
+        assert int(server.info("commandstats")["cmdstat_evalsha"]["calls"]) > sum(map(len, metadata)) / 1_500_000 + 3
+
+
 async def test_what_is_remembered_of_metadata_follows_the_declaration(url: str) -> None:
     """Jobs with the same metadata as others before, and with more different metadata than are remembered."""
     async with RedisEngine(url) as engine:

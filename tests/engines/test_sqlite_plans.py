@@ -81,9 +81,9 @@ def test_snapshots_are_complete_before_the_commit(connection: sqlite3.Connection
 
 
 def test_a_snapshot_does_not_hold_the_write_lock(connection: sqlite3.Connection, tmp_path: Path) -> None:
-    columns = (1, 1, uuid4().bytes, 0, 1, 5, "q", 1.0, 1, 1.0, None, None, "f", None, b"{}", b"", None, None)
+    columns = (1, 1, uuid4().bytes, 0, 1, 5, "q", 1.0, 1, 1.0, "f", None, b"{}", b"")
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute(sql.add_jobs(1), columns)
+    connection.execute(sql.add_jobs(1, sql.PLAIN), columns)
     snapshot = connection.execute(sql.RECORDS, (1, "[1]"))
     connection.execute("UPDATE job SET stops = 7")
     connection.execute("COMMIT")

@@ -128,6 +128,30 @@ async def test_changes_while_one_is_changed_again(path: Path) -> None:
         assert after != before
 
 
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("written", [True, False])
+async def test_jobs_that_are_others_when_their_page_comes(
+    path: Path, newest_first: bool, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are collected for several pages: what has another value by then, or is another job in the same row, is not found."""
+    monkeypatch.setattr(search, "CHUNK", 3)
+    async with SQLiteEngine(path) as engine:
+        await engine.declare({"tenant"})
+        jobs = [make_job() for _ in range(10)]
+        await engine.submit(jobs)
+        if written:
+            await engine.sweep()
+        pages = engine.search(Query(metadata=ACME, newest_first=newest_first))
+        found = [await anext(pages)]
+        await engine.update(jobs[4].id, merge_metadata(b'{"tenant":"other"}'))
+        if not newest_first:
+            await engine.delete([jobs[9].id])
+            await engine.submit([make_job("other")])
+        found += [record async for record in pages]
+        assert [record.metadata for record in found] == [b'{"tenant":"acme"}'] * len(found)
+        assert len(found) == (9 if newest_first else 8)
+
+
 async def test_a_search_that_rests_does_not_keep_the_log_from_being_copied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "CHUNK", 10)
     async with SQLiteEngine(path) as engine:

@@ -24,6 +24,7 @@ from mognet.engines.sql.joining import NoEars
 from mognet.engines.sql.session import Operation, Session
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.labels import has_metadata, label
+from mognet.labels import labels as metadata_labels
 from mognet.outcomes import failed, rerun, succeeded
 from mognet.outcomes import merge_metadata as put_metadata
 from mognet.records import Job, Query, Wanted
@@ -90,7 +91,7 @@ def check_file(path: Path) -> None:
         jobs = connection.execute("SELECT seq, metadata FROM job WHERE app = 1").fetchall()
         for number, name, walked in connection.execute("SELECT path, name, walked FROM path WHERE app = 1 AND NOT dropped").fetchall():
             entries = set(connection.execute("SELECT label, seq FROM label WHERE path = ?", (number,)).fetchall())
-            true = {(value, seq) for seq, metadata in jobs if seq <= indexed for value in labels.labels(metadata, [name]).values()}
+            true = {(value, seq) for seq, metadata in jobs if seq <= indexed for value in metadata_labels(metadata, [name]).values()}
             assert entries <= true
             assert walked is not None or entries == true
 
@@ -396,13 +397,16 @@ async def test_a_submit_of_very_many(path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_metadata_that_are_none_hold_nobody_up(path: Path) -> None:
-    """The engine's thread outlives them, and others' labels are written."""
+    """The engine's thread outlives them, others' labels are written, and searches pass over them, also if they look at metadata."""
     async with SQLiteEngine(path) as engine:
         await engine.declare({"a"})
         await engine.submit([make_job(b"not JSON"), make_job(b"[1]"), make_job()])
-        await flush(engine)
-        assert written(path) == 1
-        assert len(await found(engine, Query(metadata=(wanted("a", 1),)))) == 1
+        for labels_written in (0, 1):
+            assert written(path) == labels_written
+            assert len(await found(engine, Query(metadata=(wanted("a", 1),)))) == 1
+            assert await found(engine, Query(metadata=(wanted("b", 1),))) == []
+            assert await engine.count(Query(), by="metadata:a") == {"1": 1, "": 2}
+            await flush(engine)
 
 
 # --- rows

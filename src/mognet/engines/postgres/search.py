@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from psycopg.errors import InvalidTextRepresentation
+
 from mognet.engine import METADATA
+from mognet.engines.postgres.arrays import Numbers
 from mognet.engines.postgres.connecting import Connection
 from mognet.engines.postgres.labels import learn
 from mognet.engines.postgres.rows import NUMBERS, STATES, make_record
 from mognet.engines.postgres.statements import NOW, RECORD
-from mognet.engines.postgres.tables import Tables
+from mognet.engines.postgres.tables import Stale, Tables
 from mognet.engines.postgres.text import from_column, to_column
 from mognet.labels import has_metadata, labels
 from mognet.records import Query, Record, Wanted
@@ -63,6 +66,11 @@ class Plan(NamedTuple):
     held: bool = False
     """Whether the index is asked only about jobs that run: they are too many to ask about each of them."""
 
+    @property
+    def paths(self) -> set[int]:
+        """The paths whose index is used."""
+        return {path for path, _ in (*self.filters, *filter(None, (self.way,)))}
+
 
 def conditions(query: Query) -> tuple[str, dict[str, Any]]:
     """A query as SQL, but for its metadata, and its values."""
@@ -107,10 +115,18 @@ _BELOW = f"""
 
 def source(query: Query) -> str:
     """The table, or the parts of it that a query can be narrowed to by small indexes."""
+    if query.root is not None and query.parent is None and query.under is None:
+        return _OF_ROOT
     if query.in_line or not query.states or query.states & FINAL or _family(query):
         return "mognet.job"
     places = sorted({place for state in query.states for place in _PLACES[state]})
     return f"({' UNION ALL '.join(f'SELECT * FROM mognet.job WHERE app = %(app)s AND {place}' for place in places)}) AS job"
+
+
+# Each part has an index; for both in one condition the planner goes through all jobs by creation.
+_OF_ROOT = """(
+    SELECT * FROM mognet.job WHERE app = %(app)s AND root = %(root)s
+    UNION ALL SELECT * FROM mognet.job WHERE app = %(app)s AND id = %(root)s AND root IS NULL) AS job"""
 
 
 def _family(query: Query) -> bool:
@@ -170,13 +186,31 @@ def _marks(indexed: Sequence[tuple[int, list[bytes]]]) -> tuple[list[tuple[str, 
     return [(f"%(path_{n})s::int8", f"%(labels_{n})s::bytea[]") for n in numbers], values
 
 
+# Whether the paths are still indexed, asked in the snapshot in which their index is read: what was given up since the plan was made may be
+# deleted, and nothing be found. An error, since a condition that is false would look like that, too.
+_STILL_WHOLE = """ AND (
+    SELECT CASE WHEN count(*) = %(used)s::int8 THEN true ELSE ('an index was given up, ' || count(*) || ' are left')::boolean END
+    FROM mognet.path WHERE number = ANY(%(in_use)s::int8[]) AND whole AND NOT dropped)"""
+
+
+async def _read(
+    tables: Tables, connection: Connection, statement: str, values: dict[str, Any], paths: Collection[int]
+) -> list[tuple[Any, ...]]:
+    """The rows of a statement, which has :data:`_STILL_WHOLE` among its conditions if it uses an index."""
+    try:
+        return await tables.all(connection, statement, **values, used=len(paths), in_use=Numbers(paths))
+    except InvalidTextRepresentation:
+        raise Stale from None
+
+
 def _where(query: Query, plan: Plan) -> tuple[str, dict[str, Any]]:
     where, values = conditions(query)
+    # (OFFSET 0: it is asked for each job. A join begins with all labels of the value if the planner believes that there are few.)
     marks, more = _marks(plan.filters)
     for path, wanted in marks:
         where += f""" AND EXISTS (
             SELECT FROM mognet.label
-            WHERE path = {path} AND value = ANY({wanted}) AND label.created = job.created AND label.seq = job.seq)"""
+            WHERE path = {path} AND value = ANY({wanted}) AND label.created = job.created AND label.seq = job.seq OFFSET 0)"""
     return where, values | more
 
 
@@ -206,8 +240,9 @@ async def find(tables: Tables, connection: Connection, query: Query, start: Key 
     if start is not None:
         behind = f" AND (created, seq) {sign} (%(created)s::float8, %(seq)s::int8)"
         values["created"], values["seq"] = start
+    still = _STILL_WHOLE if planned.paths else ""
     if planned.way is None:
-        found = f"SELECT * FROM {source(query)} WHERE {where}{behind}"
+        found = f"SELECT * FROM {source(query)} WHERE {where}{behind}{still}"
     else:
         values["path"], values["labels"] = planned.way
         bounds = behind.replace("(created, seq)", "(label.created, label.seq)")
@@ -216,12 +251,12 @@ async def find(tables: Tables, connection: Connection, query: Query, start: Key 
         bounds += _HELD_ONLY if planned.held else ""
         found = f"""SELECT each.* FROM unnest(%(labels)s::bytea[]) AS wanted(value) CROSS JOIN LATERAL (
             SELECT job.* FROM {_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8 AND label.value = wanted.value{bounds}
-            ORDER BY label.created {direction}, label.seq {direction} LIMIT %(limit)s::int8) AS each"""
+            ORDER BY label.created {direction}, label.seq {direction} LIMIT %(limit)s::int8) AS each WHERE true{still}"""
     statement = f"""{_WITH_HELD if planned.held else ""}SELECT {RECORD}
         FROM ({found} ORDER BY created {direction}, seq {direction} LIMIT %(limit)s::int8) AS job
         CROSS JOIN LATERAL (SELECT label, metadata, progress FROM mognet.content WHERE content.seq = job.seq OFFSET 0) AS content
         ORDER BY created {direction}, seq {direction}"""
-    rows = await tables.all(connection, statement, **values, limit=limit)
+    rows = await _read(tables, connection, statement, values | {"limit": limit}, planned.paths)
     records = [make_record(row) for row in rows]
     next = (records[-1].created, records[-1].place) if len(rows) == limit else None
     return Page([record for record in records if not planned.rest or has_metadata(record.metadata, planned.rest)], next)
@@ -244,8 +279,9 @@ async def count(tables: Tables, connection: Connection, query: Query, by: str) -
         rows_of = f"{_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8 AND label.value = ANY(%(labels)s::bytea[])"
         rows_of += _HELD_ONLY if planned.held else ""
         values["path"], values["labels"] = planned.way
-    counted = f"{_WITH_HELD if planned.held else ''}SELECT job.{column}, count(*) FROM {rows_of} GROUP BY job.{column}"
-    rows = await tables.all(connection, counted, **values)
+    still = _STILL_WHOLE if planned.paths else ""
+    counted = f"{_WITH_HELD if planned.held else ''}SELECT job.{column}, count(*) FROM {rows_of}{still} GROUP BY job.{column}"
+    rows = await _read(tables, connection, counted, values, planned.paths)
     return {str(STATES[group]) if by == "state" else from_column(group or ""): number for group, number in rows}
 
 
@@ -259,9 +295,10 @@ async def _count_by_label(tables: Tables, connection: Connection, query: Query, 
         return await _count_all_by_label(tables, connection, number, path)
     where, values = conditions(query)
     statement = f"""
-        SELECT label.value, count(*) FROM {_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8 GROUP BY label.value
+        SELECT label.value, count(*) FROM {_ENTERED.format(where=where)} WHERE label.path = %(path)s::int8{_STILL_WHOLE}
+        GROUP BY label.value
         UNION ALL SELECT NULL, count(*) FROM {source(query)} WHERE {where}"""
-    rows = await tables.all(connection, statement, **values, path=number)
+    rows = await _read(tables, connection, statement, values | {"path": number}, [number])
     numbers = Counter({"" if value is None else value.decode(): number for value, number in rows})
     numbers[""] -= numbers.total() - numbers[""]
     return {group: number for group, number in numbers.items() if number}
@@ -269,7 +306,7 @@ async def _count_by_label(tables: Tables, connection: Connection, query: Query, 
 
 async def _count_all_by_label(tables: Tables, connection: Connection, number: int, path: str) -> dict[str, int]:
     """All jobs, as the index has them, less those that have expired and are yet to be deleted."""
-    counted = await tables.all(connection, _ALL_BY_LABEL, path=number)
+    counted = await _read(tables, connection, _ALL_BY_LABEL, {"path": number}, [number])
     numbers, total = Counter[str](), 0
     for value, count, gone in counted:
         if gone is not None:
@@ -283,7 +320,7 @@ async def _count_all_by_label(tables: Tables, connection: Connection, number: in
 
 
 _ALL_BY_LABEL = f"""
-    SELECT value, count(*), NULL::bytea FROM mognet.label WHERE path = %(path)s::int8 GROUP BY value
+    SELECT value, count(*), NULL::bytea FROM mognet.label WHERE path = %(path)s::int8{_STILL_WHOLE} GROUP BY value
     UNION ALL
     SELECT NULL, count(*), NULL FROM mognet.job WHERE app = %(app)s AND created > 0 AND (expires IS NULL OR expires > {NOW})
     UNION ALL

@@ -120,10 +120,13 @@ class Searching:
             return lambda paths: self._run("among", paths.version if query.metadata else b"-", *conditions(rest, paths), *ids)
 
         async for ids in self._with_prefix(query.id_prefix or "") if query.under is None else self._below(query.under):
-            found = records_of(await self._indexing.current(ask(ids)), query)
-            next_step.get()()
-            for record in found:
-                yield record
+            looked = 0
+            while looked < len(ids):
+                more, rows = await self._indexing.current(ask(ids[looked:]))
+                looked += more
+                next_step.get()()
+                for record in records_of(rows, query):
+                    yield record
 
     async def _with_prefix(self, prefix: str) -> AsyncIterator[list[bytes]]:
         last = b""

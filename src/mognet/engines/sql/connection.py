@@ -8,7 +8,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -48,13 +48,21 @@ def _wanted(condition: str) -> Wanted:
     return Wanted(path, frozenset(value.encode() for value in values))
 
 
+def labels_of(metadata: bytes, paths: Collection[str]) -> dict[str, bytes]:
+    """The labels of a job. What is no JSON object has none: nobody can look for anything in it, and whoever stored it is gone."""
+    try:
+        return labels(metadata, paths)
+    except (ValueError, AttributeError):
+        return {}
+
+
 def _has_metadata(metadata: bytes, condition: str) -> bool:
     path, values = _wanted(condition)
-    return labels(metadata, (path,)).get(path) in values
+    return labels_of(metadata, (path,)).get(path) in values
 
 
 def _metadata_label(metadata: bytes, path: str) -> bytes | None:
-    return labels(metadata, [path]).get(path)
+    return labels_of(metadata, [path]).get(path)
 
 
 _PRAGMAS = (

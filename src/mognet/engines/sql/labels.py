@@ -15,8 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from mognet.engines.sql import statements as sql
+from mognet.engines.sql.connection import labels_of
 from mognet.engines.sql.session import Finish, Operation, Session, dump, flat_blocks
-from mognet.labels import labels
 from mognet.records import Reindexed
 
 Label = tuple[int, bytes]
@@ -87,10 +87,7 @@ def _labels_of(paths: dict[str, int], jobs: Iterable[tuple[int, bytes]]) -> Entr
 
 
 def _labels(paths: dict[str, int], metadata: bytes) -> list[Label]:
-    try:
-        return [(paths[path], label) for path, label in labels(metadata, paths).items()]
-    except (ValueError, AttributeError):  # no JSON object: nobody can look for anything in it, and whoever stored it is gone
-        return []
+    return [(paths[path], label) for path, label in labels_of(metadata, paths).items()]
 
 
 def _put(session: Session, entries: Entries) -> None:

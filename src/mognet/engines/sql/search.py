@@ -100,7 +100,9 @@ class Plan:
         self.order = "ORDER BY seq DESC" if query.newest_first else "ORDER BY seq"
         conditions = _conditions(session, query)
         self.way, self.narrow = self._way_in(query, conditions)
-        self.ways = conditions.pop(self.way)[1]
+        single, self.ways = conditions.pop(self.way)
+        self.again = single if self.way == "label" else ANY
+        """What may no longer be true of rows that were collected for an earlier page."""
         self.low, self.high = _rows_between(session, query.created_after, query.created_before)
         if query.after is not None:
             if query.newest_first:
@@ -160,8 +162,9 @@ class Plan:
     def _collected(self, start: Start | None, most: int) -> tuple[list[tuple[str, Condition]], Start | None]:
         rows = start.rows if start is not None else array("q")
         collect = self._first(most) if start is None else start.collect
-        full = True
+        full, again = True, self.again
         if not rows:
+            again = ANY
             sql, values = self._union("seq", self.ways, self._rows(start, None), self.narrow)
             rows = array("q", [seq for (seq,) in self.session.all(f"{sql} {self.order} LIMIT {collect}", *values)])
             full = len(rows) == collect
@@ -169,7 +172,7 @@ class Plan:
         most = most if start is None else max(most, CHUNK)
         now, later = rows[:most], rows[most:]
         end = Start(now[-1], later, collect) if later or (full and now) else None
-        return [(TABLE, _both(Condition("seq IN (SELECT value FROM json_each(?))", (dump(now),)), self.filter))], end
+        return [(TABLE, _both(Condition("seq IN (SELECT value FROM json_each(?))", (dump(now),)), again, self.filter))], end
 
     def _first(self, most: int) -> int:
         """How many rows to collect at first, for so many records."""

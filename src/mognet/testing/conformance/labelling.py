@@ -78,6 +78,12 @@ class Labels(Group):
             assert await found(labelled, wants("tenant", value)) == {id}, value
         [float_] = await labelled.add(metadata=b'{"tenant": 1.0}')
         assert await found(labelled, wants("tenant", 1.0)) == {ids[3], float_.id}
+        large = [
+            (await labelled.add(metadata=b'{"tenant": %b}' % text))[0].id for text in (b"1e20", b"9007199254740992.0", b"9007199254740992")
+        ]
+        assert await found(labelled, wants("tenant", 1e20)) == {ids[14], large[0]}
+        assert await found(labelled, wants("tenant", 2**53)) == set(large[1:])
+        assert await found(labelled, wants("tenant", 2**53 + 1)) == set()
         [turned] = await labelled.add(metadata=b'{"tenant" : {"b":[2.0], "a":1}}')
         assert await found(labelled, wants("tenant", {"a": 1, "b": [2]})) == {ids[12], turned.id}
         assert await found(labelled, wants("tenant", "acm")) == set()

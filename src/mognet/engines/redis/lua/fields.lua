@@ -25,8 +25,9 @@ local function behind(text, at)
   return at
 end
 
--- Bytes of JSON that have been looked through so far.
+-- Bytes of JSON that have been looked through so far, and how many one call looks through, a tenth of a second or so: then others get their turn.
 local scanned = 0
+local MUCH = 1000000
 
 -- JSON texts of keys and values, for the function that is called with each pair until it answers something; that is answered.
 local function each_pair(r, act)
@@ -59,6 +60,26 @@ local function field_of(id, r, name)
   if name:byte() ~= QUOTE then return labels_of(id, r)[name] end
   -- Most that are looked at have another value: to look for the name is quick.
   return r.head:find(name, 2, true) and each_pair(r, function(each, value) return each == name and value end)
+end
+
+-- The values of some keys, by key: the metadata is looked through once for all of them.
+local function values_of(id, r, names)
+  local found, wanted, left = {}, {}, 0
+  if not r[META] then return found end
+  if not head(id, r) then
+    for i, value in ipairs(call('HMGET', key('meta', id), unpack(names))) do found[names[i]] = value or nil end
+    return found
+  end
+  for _, name in ipairs(names) do
+    if not wanted[name] and r.head:find(name, 2, true) then wanted[name], left = true, left + 1 end
+  end
+  if left > 0 then
+    each_pair(r, function(name, value)
+      if wanted[name] then found[name], left = value, left - 1 end
+      return left == 0
+    end)
+  end
+  return found
 end
 
 -- Metadata that stands before the call goes into meta:ID, where it can be changed.

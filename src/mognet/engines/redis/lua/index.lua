@@ -10,14 +10,25 @@ local function write()
   if labels then set_labels(id, r, labels) end
   labels = nil
 end
+-- The values that the job has now, of the keys that its labels, from the i-th argument on, are about.
+local function values_now(i)
+  local names = {}
+  while ARGV[i] == id do
+    names[#names + 1] = ARGV[i + 2]
+    i = i + 5
+  end
+  return values_of(id, r, names)
+end
+local now_there
 for i = 5, #ARGV, 5 do
   local number, label = ARGV[i + 1], ARGV[i + 4]
   if ARGV[i] ~= id then
     write()
     id = ARGV[i]
     r = look(id)
+    now_there = r and values_now(i)
   end
-  if r and field_of(id, r, ARGV[i + 2]) == ARGV[i + 3] then
+  if r and now_there[ARGV[i + 2]] == ARGV[i + 3] then
     if head(id, r) then
       labels = labels or labels_of(id, r)
       labels[number] = label

@@ -57,8 +57,7 @@ local function take(id)
   end
 end
 
--- No more of each set at once than are asked for, so that a first page is quick; and no more metadata than takes a tenth of a second or so.
-local MUCH = 1000000
+-- No more of each set at once than are asked for, so that a first page is quick.
 local each = math.min(math.max(100, 2 * most), math.max(10, math.floor(2 * STRETCH / #sources)), STRETCH)
 local looked, last, enough = 0, nil, false
 repeat

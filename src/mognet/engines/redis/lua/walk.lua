@@ -22,20 +22,21 @@ local function tidy(id, r)
   end
 end
 
+local names = {unpack(ARGV, at + 1)}
 local function values(id, r)
-  local found = {}
-  for i = at + 1, #ARGV do found[#found + 1] = field_of(id, r, ARGV[i]) or false end
-  return found
+  local found, list = values_of(id, r, names), {}
+  for i, name in ipairs(names) do list[i] = found[name] or false end
+  return list
 end
 
 local entries, horizon = stretch({{P .. 'open', ''}, {P .. 'done', ''}}, false, '-inf', '+inf', {tonumber(score), after}, math.min(STRETCH, math.max(100, most)))
 local rows, looked, last = {}, 0, horizon or {tonumber(score), after}
 for i, entry in ipairs(entries) do
-  if i > most then break end
+  if i > most or scanned > MUCH then break end
   local id = entry[2]
   local r = look(id)
   if r then tidy(id, r) end
-  if r and r[META] and #ARGV > at then
+  if r and r[META] and #names > 0 then
     rows[#rows + 1] = id
     rows[#rows + 1] = values(id, r)
   end
