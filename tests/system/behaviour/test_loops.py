@@ -67,7 +67,16 @@ def test_a_loop_that_ended_without_closing_the_app_takes_nothing_along() -> None
 async def test_while_one_loop_has_it_others_are_told(lab: Lab) -> None:
     app = await lab.connected()
     request = Request[None](name="work")
-    for use in (lambda: app.submit(request), lambda: app.run(request), lambda: app.submit_many([request]), lambda: app.revoke(request.id)):
+    result = await app.submit(Request[None](name="work"))
+    for use in (
+        lambda: app.submit(request),
+        lambda: app.run(request),
+        lambda: app.submit_many([request]),
+        lambda: app.revoke(request.id),
+        lambda: result,
+        lambda: result.wait(),
+        lambda: anext(app.watch(result.id)),
+    ):
         answer = await asyncio.to_thread(elsewhere, use)
         assert isinstance(answer, NotConnected)
         assert "another one" in str(answer)
@@ -76,3 +85,4 @@ async def test_while_one_loop_has_it_others_are_told(lab: Lab) -> None:
         assert isinstance(answer, ImproperlyConfigured)
         assert "another event loop" in str(answer)
     assert (await app.submit(request)).id == request.id
+    assert (await soon(anext(app.watch(result.id)))).state == "PENDING"
