@@ -16,7 +16,7 @@ from mognet.codec import ErrorInfo, load_error, loads
 from mognet.cursors import read_cursor, read_place, write_cursor
 from mognet.exceptions import InvalidCursor, InvalidQuery, NotConnected
 from mognet.finding import read_filters
-from mognet.labels import labels
+from mognet.labels import label, labels
 from mognet.progress import Progress, load_progress
 from mognet.records import Place, Query, Record
 from mognet.states import ResultState
@@ -396,4 +396,6 @@ def _changed(before: Record | None, record: Record, metadata: dict[str, Any]) ->
     if before.metadata == record.metadata:
         return frozenset()
     old = loads(before.metadata)
-    return frozenset(key for key in old.keys() | metadata.keys() if key not in old or key not in metadata or old[key] != metadata[key])
+    both = old.keys() & metadata.keys()
+    # As JSON: Python takes True for 1.
+    return frozenset(old.keys() ^ metadata.keys()) | {key for key in both if label(old[key]) != label(metadata[key])}
