@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from servers import KEPT
+
 PATIENCE = 2.0
 """Seconds that what is already on its way out gets to be gone."""
 
@@ -53,7 +55,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     value = yield
     threads, files = item.stash[_before]
     left = _gone(lambda: [thread for thread in threading.enumerate() if thread not in threads])
-    left += _gone(lambda: [f"{fd}: {what}" for fd, what in open_files().items() if files.get(fd) != what])
+    left += _gone(lambda: [f"{fd}: {what}" for fd, what in open_files().items() if files.get(fd) != what and what not in KEPT])
     if left:
         pytest.fail(f"the test left behind: {left}", pytrace=False)
     return value

@@ -115,7 +115,8 @@ class Client:
             raise CouldNotSubmit(f"{job.name} {job.id} could not be submitted: {error}") from error
 
     def _answer(self, job: Job, added: bool, known: Result[Any] | None) -> Result[Any]:
-        if added:
+        # One that is known but not there was submitted before in the caller's own transaction, or has just been deleted.
+        if added or (known is None and job.parent_token is None):
             return self._backend.result(new_record(job, time.time()))  # but for the engine's clock
         if known is None:
             raise CouldNotSubmit(f"{job.name} {job.id} was not submitted: the attempt that submits it no longer owns its job {job.parent}")

@@ -54,7 +54,8 @@ class Coalescer(Generic[A, R]):
 
     def _start(self) -> None:
         # With a context of its own: a batch belongs to none of its callers, nor do the log records made on the way.
-        self._sender = asyncio.get_running_loop().create_task(self._send(), name="mognet coalescer", context=Context())
+        # Past any task factory, which might begin with the first item alone, and in the middle of what adds it.
+        self._sender = asyncio.Task(self._send(), loop=asyncio.get_running_loop(), name="mognet coalescer", context=Context())
         self._sender.add_done_callback(self._sent)
 
     def _sent(self, sender: asyncio.Task[None]) -> None:

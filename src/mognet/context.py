@@ -17,7 +17,7 @@ from mognet.calling import Calling
 from mognet.codec import Call, dump_metadata, loads
 from mognet.config import AppConfig
 from mognet.control import NodeStatus, QueueStats
-from mognet.events import Want, make_want
+from mognet.events import Event, Want, make_want
 from mognet.exceptions import AttemptLost, ResultLost
 from mognet.progress import Reporter, track, track_sync
 from mognet.records import Claim, Record, Token
@@ -315,11 +315,22 @@ class _FreeingWatch(Watch):
     def __init__(self, slot: Slot, hub: Hub, want: Want, since: str | None) -> None:
         super().__init__(hub, want, since)
         self._slot = slot
+        self._keeps_until: float | None = None
+        """When nothing has been told for long enough, however often the wait was given up meanwhile."""
+
+    async def __anext__(self) -> Event:
+        event = await super().__anext__()
+        self._keeps_until = None
+        return event
 
     async def more(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(KEEPS_SLOT):
-                return await super().more()
+        now = asyncio.get_running_loop().time()
+        if self._keeps_until is None:
+            self._keeps_until = now + KEEPS_SLOT
+        if now < self._keeps_until:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._keeps_until):
+                    return await super().more()
         async with self._slot.waiting():
             await super().more()
 

@@ -6,8 +6,8 @@ Kept in context variables: it follows the code into the asyncio tasks that it st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import Any
 
@@ -18,8 +18,7 @@ _trace: ContextVar[Mapping[str, str]] = ContextVar("mognet_trace", default=NOTHI
 _job: ContextVar[Mapping[str, Any]] = ContextVar("mognet_job_metadata", default=NOTHING)
 
 
-@contextmanager
-def metadata(labels: Mapping[str, Any] | None = None, /, **more: Any) -> Iterator[None]:
+def metadata(labels: Mapping[str, Any] | None = None, /, **more: Any) -> AbstractContextManager[None]:
     """Inside the context, every request that is submitted gets these keys, unless it has them itself.
 
     ::
@@ -33,11 +32,21 @@ def metadata(labels: Mapping[str, Any] | None = None, /, **more: Any) -> Iterato
     """
     if labels is not None and not isinstance(labels, Mapping):
         raise TypeError(f"metadata takes values by key, such as metadata(tenant_id='acme'), not {labels!r}")
-    token = _labels.set({**_labels.get(), **(labels or {}), **more})
-    try:
-        yield
-    finally:
-        _labels.reset(token)
+    return _Scope({**(labels or {}), **more})
+
+
+class _Scope(AbstractContextManager[None]):
+    """Unlike what ``contextlib.contextmanager`` makes, no decorator: over an ``async def`` it would be left before anything has run."""
+
+    def __init__(self, labels: Mapping[str, Any]) -> None:
+        self._mine = labels
+        self._tokens: list[Token[Mapping[str, Any]]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_labels.set({**_labels.get(), **self._mine}))
+
+    def __exit__(self, *_: object) -> None:
+        _labels.reset(self._tokens.pop())
 
 
 @contextmanager

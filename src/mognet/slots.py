@@ -160,7 +160,8 @@ class Place:
         if not self._wants_slot():
             return
         if self._turn is None:  # one for all waits that are over: the job needs one slot
-            self._turn = asyncio.get_running_loop().create_task(self._go_on(), name="mognet slot")
+            # Past any task factory, which might start it at once: it takes itself for one that is in line.
+            self._turn = asyncio.Task(self._go_on(), loop=asyncio.get_running_loop(), name="mognet slot")
         turn = self._turn
         self._in_line += 1
         try:

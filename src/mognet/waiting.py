@@ -49,6 +49,7 @@ class Waiters:
         self._look_now = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._loop = asyncio._get_running_loop()
 
     @contextmanager
     def expect(self, id: UUID, *, known: Record | None = None, unborn: bool = False) -> Iterator[asyncio.Future[Ended]]:
@@ -58,7 +59,10 @@ class Waiters:
         """
         if self._closed:
             raise NotConnected(f"job {id} cannot be waited for: the app was closed")
-        future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):  # whose turns would not be heard of here
+            raise NotConnected(f"job {id} cannot be waited for in this event loop: its app is connected in another one")
+        future: asyncio.Future[Ended] = loop.create_future()
         key = str(id)
         self._waiting[key][future] = ALWAYS if unborn else None if known is None else _begun(known)
         if unborn:
@@ -68,7 +72,7 @@ class Waiters:
             self._look_now.set()
         if self._task is None:
             # With a context of its own: it belongs to none of those who wait, nor do the log records made on the way.
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="mognet waiters", context=Context())
+            self._task = loop.create_task(self._run(), name="mognet waiters", context=Context())
         try:
             yield future
         finally:

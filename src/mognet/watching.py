@@ -12,7 +12,7 @@ from uuid import UUID
 
 from mognet.engine import CHANGED, Engine
 from mognet.events import Audience, Box, Entry, Event, Memory, Phase, Spot, Walk, Want, make_want, read_spot
-from mognet.exceptions import ConnectionError, InvalidCursor, InvalidQuery, ResultLost
+from mognet.exceptions import ConnectionError, InvalidCursor, InvalidQuery, NotConnected, ResultLost
 from mognet.records import Query, Record, Signal
 from mognet.states import FINAL, ResultState
 
@@ -112,7 +112,7 @@ class Hub:
         self._turns = asyncio.Lock()
         """Of those that catch up: one of them at a time stands in line for reading, so that the reader is never behind them all."""
         self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = asyncio._get_running_loop()
         self._closed = False
         self._say_again = 0.0
 
@@ -147,9 +147,12 @@ class Hub:
         if self._closed:
             box.end()
             return
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            raise NotConnected("jobs cannot be watched in this event loop: their app is connected in another one")
         self._boxes.add(box)
         if self._task is None:
-            self._loop = asyncio.get_running_loop()
+            self._loop = loop
             # With a context of its own: it belongs to none of those who watch, nor do the log records made on the way.
             self._task = self._loop.create_task(self._run(), name="mognet watching", context=Context())
         box.arrived.clear()

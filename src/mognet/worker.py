@@ -294,7 +294,13 @@ class Worker:
         if place is not None:
             place.leave()
 
+    async def _begin(self, attempt: Attempt) -> None:
+        """Under a task factory that starts tasks at once, wait until this one is known."""
+        if self._tasks.get(attempt) is not asyncio.current_task():
+            await asyncio.sleep(0)
+
     async def _work(self, attempt: Attempt) -> None:
+        await self._begin(attempt)
         attempt.marks = mark_logs(attempt.claim.record, self._declared)
         self._logs.open(attempt.token)
         outcome = await self._outcome(attempt)
@@ -346,6 +352,7 @@ class Worker:
             _log.exception("the last words of %s cannot be stored", attempt)
 
     async def _release(self, attempt: Attempt) -> None:
+        await self._begin(attempt)
         attempt.settling = True
         outcome = released(attempt.token)
         await self._last_words(attempt, outcome)
@@ -378,7 +385,7 @@ class Worker:
         finally:
             self._leave(attempt)
             if self._middleware:
-                task = self._tasks[attempt] = self._loop.create_task(self._call_hooks(attempt, end), context=attempt.variables)
+                task = self._tasks[attempt] = asyncio.Task(self._call_hooks(attempt, end), loop=self._loop, context=attempt.variables)
                 task.add_done_callback(lambda _: self._forget(attempt))
             else:
                 self._forget(attempt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from mognet.engines.redis.scripts import Script, script
 from mognet.engines.sql.sqlite import SQLiteEngine
 from mognet.records import Job
 from mognet.testing.conformance import APP, Harness
-from servers.postgres import empty_postgres, query, set_clock, with_clock
-from servers.redis import empty_redis
+from servers import Server
+from servers.postgres import TABLES, ask, empty_postgres, set_clock, with_clock
+from servers.rabbitmq import rabbitmq_server
+from servers.redis import empty_redis, tell_redis
 
 
 class FakeClock:
@@ -142,7 +144,7 @@ class RedisHarness(Harness):
 
     def _set_clock(self) -> None:
         seconds, micros = divmod(round(self.clock.time * 1_000_000), 1_000_000)
-        self.run("SET", "clock", f"{seconds} {micros}")
+        tell_redis(self.url, f'SET clock "{seconds} {micros}"')
 
     def open(self, app: str = APP) -> Engine:
         return self.engine(self.url, app)
@@ -179,8 +181,17 @@ class PostgresHarness(Harness):
         set_clock(self.server, self.clock.time)
 
     async def leftovers(self) -> Mapping[str, int]:
-        tables = ("job", "content", "note", "path", "label", "log")
-        return {table: len(query(self.server, f"SELECT 1 FROM mognet.{table}")) for table in tables}
+        [counts] = ask(self.server, f"SELECT {', '.join(f'(SELECT count(*) FROM mognet.{table})' for table in TABLES)}")
+        return dict(zip(TABLES, counts, strict=True))
+
+
+@pytest.fixture(scope="session")
+def killable_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    """A node that tests may kill, if they start it again: that takes seconds."""
+    server, url = rabbitmq_server(tmp_path_factory.mktemp("rabbitmq"))
+    server.start()
+    yield server, url
+    server.kill()
 
 
 HARNESSES: dict[str, Callable[[Path], Harness]] = {

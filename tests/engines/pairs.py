@@ -24,6 +24,7 @@ class PairHarness(Harness):
         self.store = store
         self.settings: Settings = read_urls(url)
         self.exact = exact
+        self.most_queues = 30  # the broker makes each of them, and one test with hundreds tells as much as five
         self.fake_clock, self.unit, self.patience = store.fake_clock, store.unit, store.patience
         self.prefix = uuid4().hex
         self.opened: list[tuple[str, Paired]] = []

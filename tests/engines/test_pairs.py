@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ class TestPairs(EngineConformance):
     @pytest.fixture(params=list(PAIRS))
     async def harness(self, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PairHarness]:
         harness = PAIRS[request.param](tmp_path)
+        if request.param == "rabbitmq+memory":
+            harness.most_queues = 300
         yield harness
         await harness.delete_queues()
 
@@ -54,8 +57,10 @@ def test_pair_against_the_model(name: str, tmp_path: Path) -> None:
         made.append(PAIRS[name](path))
         return made[-1]
 
+    # What the pair does to tickets does not depend on its store, and each store has been held against the model by itself.
+    examples = None if name == "rabbitmq+memory" or "MOGNET_TEST_EXAMPLES" in os.environ else 20
     try:
-        prove(harness)
+        prove(harness, examples=examples)
     finally:
         for each in made:
             asyncio.run(each.delete_queues())

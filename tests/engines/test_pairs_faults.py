@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from mognet.engines import paired as paired_module
 from mognet.engines.memory import MemoryEngine, MemoryStore
 from mognet.engines.paired import Paired
 from mognet.engines.rabbitmq.broker import RabbitMQBroker
+from mognet.engines.rabbitmq.link import ANSWER_SECONDS
 from mognet.engines.rabbitmq.settings import queue_name, read_urls
 from mognet.engines.rabbitmq.wire import Wire
 from mognet.exceptions import ConnectionError, MognetError
@@ -22,20 +24,17 @@ from mognet.outcomes import succeeded
 from mognet.records import Claim, Job, Query, Ticket, Token
 from proxy import Proxy
 from servers import Server
-from servers.rabbitmq import rabbitmq_server, rabbitmqctl
+from servers.rabbitmq import rabbitmqctl
 
 LEASE = 1000.0
 BACK = 5.0
 """Seconds after the server's return in which a new job has to be claimed."""
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+@pytest.fixture
+def node(killable_rabbitmq: tuple[Server, str]) -> tuple[Server, str]:
     """A node that tests may kill."""
-    server, url = rabbitmq_server(tmp_path_factory.mktemp("rabbitmq"))
-    server.start()
-    yield server, url
-    server.kill()
+    return killable_rabbitmq
 
 
 @pytest.fixture
@@ -174,10 +173,12 @@ async def test_the_node_is_killed_and_comes_back(load: Load, node: tuple[Server,
 
 
 async def test_the_node_hangs(load: Load, node: tuple[Server, str]) -> None:
+    """For longer than anybody waits for an answer, or for a beat of the heart."""
+    load.settings = replace(load.settings, heartbeat=2)
     pair = await load.begin()
     node[0].pause()
     try:
-        await asyncio.sleep(12)
+        await asyncio.sleep(ANSWER_SECONDS + 1)
     finally:
         node[0].resume()
     await load.claimed_soon(pair)
@@ -227,9 +228,10 @@ async def test_every_connection_is_cut_again_and_again(load: Load, proxy: Proxy)
 
 async def test_half_open_connections(load: Load, proxy: Proxy) -> None:
     """Nobody is told that the server's end is gone: silence is enough."""
+    load.settings = replace(load.settings, heartbeat=2)
     pair = await load.begin()
     proxy.half_open()
-    await asyncio.sleep(11)
+    await asyncio.sleep(ANSWER_SECONDS + 1)
     await load.claimed_soon(pair)
     await load.check()
 

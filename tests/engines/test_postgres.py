@@ -185,6 +185,7 @@ async def test_submit_in_the_callers_transaction(url: str, kind: str) -> None:
         if kind == "async":
             async with await psycopg.AsyncConnection.connect(url) as connection:
                 result = await app.submit(kept, connection=connection)
+                assert (await app.submit(kept, connection=connection)).id == kept.id
                 assert await app.result_backend.get(kept.id) is None
                 await connection.commit()
                 await app.submit(gone, connection=connection)

@@ -87,6 +87,16 @@ async def test_a_known_id_changes_nothing_and_keeps_the_transaction(app: App, co
     assert connection.execute("SELECT count(*) FROM orders").fetchone()[0] == 1
 
 
+async def test_an_id_known_in_the_same_transaction_gives_its_result(app: App, connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN")
+    request = request_of(1)
+    first = await app.submit(request, connection=connection)
+    again = await app.submit(request, connection=connection)
+    assert (again.id, again.state) == (first.id, "PENDING")
+    connection.commit()
+    await again.refresh()
+
+
 async def test_a_locked_file_is_an_error_and_no_transaction_is_left(app: App, connection: sqlite3.Connection, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

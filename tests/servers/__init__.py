@@ -21,6 +21,9 @@ import pytest
 
 START_SECONDS = 60.0
 
+KEPT: set[str] = set()
+"""What descriptors stand for that are kept for the whole run, as the leak checker sees them."""
+
 
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody uses at the moment."""

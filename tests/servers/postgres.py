@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from servers import Server, find_binary, free_port, missing
+from servers import KEPT, Server, find_binary, free_port, missing
 
 USER, PASSWORD = "mognet", "s3cret-canary"
 
@@ -102,32 +103,62 @@ def shared_postgres() -> str:
     return url
 
 
+TABLES = ("job", "content", "note", "path", "label", "log")
+"""Those with rows for jobs."""
+
+FEW = 128 * 1024
+"""Bytes of a table from which rows are deleted sooner than it is truncated, which makes new files."""
+
+
 def empty_postgres() -> str:
     """The same, without any job."""
     url = shared_postgres()
-    if query(url, "SELECT to_regclass('mognet.log')") != [(None,)]:
-        query(url, "TRUNCATE mognet.job, mognet.content, mognet.note, mognet.path, mognet.label, mognet.log")
-        query(url, "UPDATE mognet.app SET version = version + 1, logged = false, noted_until = 0")
+    if ask(url, "SELECT to_regclass('mognet.log')") != [(None,)]:
+        tables = [f"mognet.{each}" for each in TABLES]
+        [(largest,)] = ask(url, "SELECT max(pg_table_size(name::regclass)) FROM unnest(%s::text[]) AS tables (name)", tables)
+        ask(url, "; ".join(f"DELETE FROM {each}" for each in tables) if largest < FEW else f"TRUNCATE {', '.join(tables)}")
+        ask(url, "UPDATE mognet.app SET version = version + 1, logged = false, noted_until = 0")
     return url
 
 
 _CLOCK = """
 CREATE SCHEMA IF NOT EXISTS clock;
 CREATE TABLE IF NOT EXISTS clock.clock (at timestamptz NOT NULL);
-CREATE OR REPLACE FUNCTION clock.statement_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT at FROM clock.clock';
-DELETE FROM clock.clock
+CREATE OR REPLACE FUNCTION clock.statement_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT at FROM clock.clock'
 """
 
 
 def with_clock(url: str) -> str:
     """The URL of sessions for which the time is what :func:`set_clock` says."""
-    query(url, _CLOCK)
+    _make_clock(url)
     return f"{url}?options=-csearch_path%3Dclock%2Cpg_catalog"
 
 
+@cache
+def _make_clock(url: str) -> None:
+    ask(url, _CLOCK)
+
+
 def set_clock(url: str, seconds: float) -> None:
-    """Move that clock."""
-    query(url, "WITH gone AS (DELETE FROM clock.clock) INSERT INTO clock.clock VALUES (to_timestamp(%s))", seconds)
+    """Set that clock."""
+    ask(url, "WITH gone AS (DELETE FROM clock.clock) INSERT INTO clock.clock VALUES (to_timestamp(%s))", seconds)
+
+
+def ask(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """As :func:`query`, of a server that nobody ends, by a connection that stays: to connect takes longer than most answers."""
+    cursor = _connection(url).execute(statement.encode(), values or None)
+    return cursor.fetchall() if cursor.description else []
+
+
+@cache
+def _connection(url: str) -> Any:
+    import psycopg
+
+    connection = psycopg.connect(url, autocommit=True, prepare_threshold=None)
+    atexit.register(connection.close)
+    with suppress(OSError):
+        KEPT.add(os.readlink(f"/proc/self/fd/{connection.fileno()}"))
+    return connection
 
 
 def query(url: str, statement: str, *values: object) -> list[tuple[object, ...]]:

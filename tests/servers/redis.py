@@ -27,6 +27,8 @@ def redis_server(folder: Path, *more: str, durable: bool = True) -> tuple[Server
         "always",
         "--maxmemory-policy",
         "noeviction",
+        "--repl-diskless-sync-delay",
+        "0",
         *more,
     ]
 
@@ -57,8 +59,13 @@ def shared_redis() -> str:
 def empty_redis() -> str:
     """The URL of the same Redis, without any keys."""
     url = shared_redis()
+    tell_redis(url, "FLUSHALL")
+    return url
+
+
+def tell_redis(url: str, command: str) -> None:
+    """Have a server do something that it answers with OK."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "localhost", parts.port or 6379), 10) as connection:
-        connection.sendall(b"FLUSHALL\r\n")
+        connection.sendall(f"{command}\r\n".encode())
         assert connection.recv(16).startswith(b"+OK")
-    return url

@@ -132,6 +132,22 @@ async def test_a_worker_started_in_a_scope_gives_its_tasks_none(lab: Lab) -> Non
     assert [each["trace"] for each in seen] == [{}, {}, {}]
 
 
+def test_a_scope_is_no_decorator() -> None:
+    """Over an ``async def`` it would be left before anything has run."""
+    with pytest.raises(TypeError, match="not callable"):
+
+        @mognet.metadata(tenant="acme")  # type: ignore[operator]
+        async def _submits() -> None: ...
+
+
+def test_a_scope_may_be_entered_again() -> None:
+    scope = mognet.metadata(tenant="acme")
+    for _ in range(2):
+        with scope, mognet.metadata(tenant="zoo"), scope:
+            assert scope_metadata() == {"tenant": "acme"}
+        assert scope_metadata() == {}
+
+
 def test_a_scope_takes_values_by_key() -> None:
     for labels in ("tenant", ["tenant"], 5):
         with pytest.raises(TypeError, match="metadata takes values by key"), mognet.metadata(labels):  # type: ignore[arg-type]

@@ -111,8 +111,12 @@ async def test_watching_a_child_with_one_slot(narrow: App) -> None:
     assert result.unexpected_retry_count == 0
 
 
-async def test_a_watch_of_a_child_loses_nothing_when_its_wait_is_given_up(narrow: App, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mognet.context.KEEPS_SLOT", 0.0)
+@pytest.mark.parametrize("keeps", [0.0, 0.05])
+async def test_a_watch_of_a_child_loses_nothing_when_its_wait_is_given_up(
+    narrow: App, gate: Gate, monkeypatch: pytest.MonkeyPatch, keeps: float
+) -> None:
+    """Nor does it keep the slot for ever, however soon each of its waits is given up."""
+    monkeypatch.setattr("mognet.context.KEEPS_SLOT", keeps)
 
     @narrow.task
     async def child() -> None:

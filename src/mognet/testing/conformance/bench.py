@@ -45,6 +45,8 @@ class Harness(ABC):
     """Seconds of the shortest time that a test waits for; on a real clock, long enough for a dozen operations."""
     own_line: bool = True
     """Whether jobs that are submitted wait in the engine's own line. False: a broker carries them, and ``Query.in_line`` passes them by."""
+    most_queues: int = 300
+    """How many queues one claim names in a test of many: fewer where each of them costs much, and is somebody else's business."""
     patience: float = 20.0
     """Real seconds after which a test gives up waiting for what should come."""
 
