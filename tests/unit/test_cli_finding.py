@@ -197,7 +197,9 @@ class TestChanging:
         assert mognet("tasks", "get", jobs[1], "--json").json["state"] == "PENDING"
         assert mognet("tasks", "retry", "--where", "tenant_id=acme", "--yes", "--json").json == {"retried": 0}
         mognet("tasks", "revoke", jobs[1])
-        assert mognet("tasks", "retry", "--where", "tenant_id=acme", "--yes", "--json").json == {"retried": 0}
+        said = mognet("tasks", "retry", "--where", "tenant_id=acme", "--yes", "--json")
+        assert said.json == {"retried": 0}
+        assert said.err == "left alone, unless their state is named: 1 REVOKED (--state revoked)\n"
         said = mognet("tasks", "retry", "--where", "tenant_id=acme", "--state", "revoked", "--as-new", "--yes", "--json")
         assert said.json == {"retried": 1}
         copy = mognet("tasks", "retry", jobs[1], "--as-new", "--json").json
@@ -408,9 +410,11 @@ def test_a_store_that_is_not_there_is_not_made(mognet: Mognet, tmp_path: Path) -
 
 
 def test_any_key_can_be_a_label(mognet: Mognet) -> None:
+    """And what is labelled with these words is found by the same words."""
     words = ["--metadata", "user-id=ada", "--metadata", "a.b:=1", "--metadata", "d:e=f"]
     id = mognet("submit", "cook", "dish=soup", *words).out.strip()
-    assert mognet("tasks", "get", id, "--json").json["metadata"] == {"user-id": "ada", "a.b": 1, "d:e": "f"}
+    assert mognet("tasks", "get", id, "--json").json["metadata"] == {"user-id": "ada", "a": {"b": 1}, "d:e": "f"}
+    assert listed(mognet, *("--where" if word == "--metadata" else word for word in words)) == [id]
     said = mognet("submit", "cook", "dish=soup", "--metadata", "=ada")
     assert (said.code, said.err) == (2, "error: --metadata '=ada' is no label: write key=text, key:=JSON, or key=@FILE\n")
 

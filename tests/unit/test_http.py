@@ -63,6 +63,7 @@ def test_baggage_by_the_specification() -> None:
     assert read_baggage("k=" + "v" * MAX_BAGGAGE, {"k"}) == {}
     assert read_baggage("a=1,b=\ud800,a=\udcff", {"a", "b"}) == {}
     assert read_baggage("k=%0d%0aSet-Cookie", {"k"}) == {}
+    assert read_baggage("a=100%,b=%zz,c=%4,d=%25zz,e=1,e=%", set("abcde")) == {"d": "%zz"}
     assert taken([(b"baggage", b"a=1"), (b"baggage", b"b=2")], baggage={"a", "b"})[0] == {"a": "1", "b": "2"}
 
 
@@ -75,7 +76,16 @@ def test_a_header_goes_before_baggage() -> None:
 
 @pytest.mark.parametrize(
     "parent",
-    [b"", b"00", PARENT.upper(), PARENT + b"-\n", b"ff" + PARENT[2:], b"00-" + b"0" * 32 + PARENT[35:], PARENT[:36] + b"0" * 16 + b"-01"],
+    [
+        b"",
+        b"00",
+        PARENT.upper(),
+        PARENT + b"-\n",
+        PARENT + b"-01",
+        b"ff" + PARENT[2:],
+        b"00-" + b"0" * 32 + PARENT[35:],
+        PARENT[:36] + b"0" * 16 + b"-01",
+    ],
 )
 def test_a_malformed_trace_is_left_out(parent: bytes) -> None:
     assert taken([(b"traceparent", parent), (b"tracestate", b"a=1")])[1] == {}
@@ -87,6 +97,8 @@ def test_trace_context() -> None:
         "tracestate": "a=1,b=2",
     }
     assert taken([(b"traceparent", PARENT), (b"traceparent", PARENT)])[1] == {}
+    later = b"01" + PARENT[2:] + b"-more"
+    assert taken([(b"traceparent", later)])[1] == {"traceparent": later.decode()}
     assert taken([(b"traceparent", PARENT), (b"tracestate", b"\x00")])[1] == {"traceparent": PARENT.decode()}
 
 
