@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from mognet import App, Request
+from mognet import App, Context, Request
 from mognet.cli.failures import CommandError
 from mognet.cli.filters import parse_where
 from mognet.engines.memory import MemoryEngine
@@ -133,6 +133,21 @@ class TestList:
     def test_columns_by_their_names_in_the_json(self, jobs: list[str], mognet: Mognet) -> None:
         header, *_ = mognet("tasks", "list", "--columns", "node_id,parent_id,request_kwargs_repr,name").out.split("\n")
         assert header.split() == ["NODE", "PARENT", "ARGUMENTS", "TASK"]
+
+    def test_how_far_as_a_column(self, app: App, mognet: Mognet) -> None:
+        @app.task(name="kitchen.weigh")
+        async def weigh(context: Context, total: int | None = None) -> None:
+            await context.progress(3, total)
+
+        submit(app, *(Request(name="kitchen.weigh", kwargs=kwargs) for kwargs in ({}, {"total": 4})), burn())
+        work(app)
+        said = mognet("tasks", "list", "--columns", "progress,task")
+        assert [line.split() for line in said.out.splitlines()] == [
+            ["PROGRESS", "TASK"],
+            ["kitchen.burn"],
+            ["75%", "kitchen.weigh"],
+            ["3", "kitchen.weigh"],
+        ]
 
 
 class TestCount:
