@@ -35,6 +35,7 @@ _SPOILT = "surrogateescape"
 """How bytes are read that are no text: so that they still differ from others, and are refused, since halves of pairs are not printable."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+_NO_CODE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TRACEPARENT = re.compile(r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{1,200})?")
 """Of the versions after 00, more may follow."""
 _TRACESTATE = re.compile(r"[ -~\t]{1,512}")
@@ -113,7 +114,8 @@ def read_baggage(line: str, keys: Collection[str], *, max_value: int = MAX_VALUE
     for member in line.split(",")[:MAX_MEMBERS]:
         key, equals, value = member.partition(";")[0].partition("=")
         if equals and key.strip() in keys:
-            text = unquote_to_bytes(value.strip().encode(errors="surrogatepass")).decode(errors=_SPOILT)
+            coded = _NO_CODE.sub(b"\0", value.strip().encode(errors="surrogatepass"))  # a % that begins no code spoils the value
+            text = unquote_to_bytes(coded).decode(errors=_SPOILT)
             found.setdefault(key.strip(), set()).add(text)
     return {key: text for key, texts in found.items() if len(texts) == 1 and _is_plain(text := texts.pop(), max_value)}
 

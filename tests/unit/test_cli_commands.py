@@ -233,7 +233,7 @@ class TestTasks:
 
     def test_columns(self, app: App, mognet: Mognet) -> None:
         submit(app, cook())
-        names = "id,task,queue,state,age,took,try,node,note,waited,priority,created,started,finished,parent,args,metadata"
+        names = "id,task,queue,state,age,took,try,node,progress,note,waited,priority,created,started,finished,parent,args,metadata"
         header, row = mognet("tasks", "list", "--columns", names).out.rstrip().split("\n")
         assert len(header.split()) == len(names.split(","))
         assert "kitchen.cook" in row

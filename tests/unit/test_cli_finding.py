@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from mognet import App, Request
+from mognet import App, Context, Request
 from mognet.cli.failures import CommandError
 from mognet.cli.filters import parse_where
 from mognet.engines.memory import MemoryEngine
@@ -134,6 +134,21 @@ class TestList:
         header, *_ = mognet("tasks", "list", "--columns", "node_id,parent_id,request_kwargs_repr,name").out.split("\n")
         assert header.split() == ["NODE", "PARENT", "ARGUMENTS", "TASK"]
 
+    def test_how_far_as_a_column(self, app: App, mognet: Mognet) -> None:
+        @app.task(name="kitchen.weigh")
+        async def weigh(context: Context, total: int | None = None) -> None:
+            await context.progress(3, total)
+
+        submit(app, *(Request(name="kitchen.weigh", kwargs=kwargs) for kwargs in ({}, {"total": 4})), burn())
+        work(app)
+        said = mognet("tasks", "list", "--columns", "progress,task")
+        assert [line.split() for line in said.out.splitlines()] == [
+            ["PROGRESS", "TASK"],
+            ["kitchen.burn"],
+            ["75%", "kitchen.weigh"],
+            ["3", "kitchen.weigh"],
+        ]
+
 
 class TestCount:
     def test_by_what(self, jobs: list[str], mognet: Mognet) -> None:
@@ -197,7 +212,9 @@ class TestChanging:
         assert mognet("tasks", "get", jobs[1], "--json").json["state"] == "PENDING"
         assert mognet("tasks", "retry", "--where", "tenant_id=acme", "--yes", "--json").json == {"retried": 0}
         mognet("tasks", "revoke", jobs[1])
-        assert mognet("tasks", "retry", "--where", "tenant_id=acme", "--yes", "--json").json == {"retried": 0}
+        said = mognet("tasks", "retry", "--where", "tenant_id=acme", "--yes", "--json")
+        assert said.json == {"retried": 0}
+        assert said.err == "left alone, unless their state is named: 1 REVOKED (--state revoked)\n"
         said = mognet("tasks", "retry", "--where", "tenant_id=acme", "--state", "revoked", "--as-new", "--yes", "--json")
         assert said.json == {"retried": 1}
         copy = mognet("tasks", "retry", jobs[1], "--as-new", "--json").json
@@ -408,9 +425,11 @@ def test_a_store_that_is_not_there_is_not_made(mognet: Mognet, tmp_path: Path) -
 
 
 def test_any_key_can_be_a_label(mognet: Mognet) -> None:
+    """And what is labelled with these words is found by the same words."""
     words = ["--metadata", "user-id=ada", "--metadata", "a.b:=1", "--metadata", "d:e=f"]
     id = mognet("submit", "cook", "dish=soup", *words).out.strip()
-    assert mognet("tasks", "get", id, "--json").json["metadata"] == {"user-id": "ada", "a.b": 1, "d:e": "f"}
+    assert mognet("tasks", "get", id, "--json").json["metadata"] == {"user-id": "ada", "a": {"b": 1}, "d:e": "f"}
+    assert listed(mognet, *("--where" if word == "--metadata" else word for word in words)) == [id]
     said = mognet("submit", "cook", "dish=soup", "--metadata", "=ada")
     assert (said.code, said.err) == (2, "error: --metadata '=ada' is no label: write key=text, key:=JSON, or key=@FILE\n")
 

@@ -8,10 +8,12 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -547,6 +549,28 @@ class TestTerminal:
         said = terminal("tasks", "watch", types=b"\nxyz\n", when="cook")
         assert "xyz" not in said
         assert said.rstrip().endswith("code 0")
+
+    @pytest.mark.usefixtures("terminal")
+    def test_a_window_made_narrower_shows_nothing_of_the_last_picture(self, tmp_path: Path) -> None:
+        import fcntl
+        import termios
+
+        process, leader = _started(tmp_path, "live.py", "tasks", "watch", COLUMNS="", LINES="")
+        try:
+            said = b""
+            while b"RUNNING" not in said:
+                said += os.read(leader, 65536)
+            assert b"\x1b[2J" not in said
+            fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+            with suppress(OSError):  # the other side is closed
+                while piece := os.read(leader, 65536):
+                    said += piece
+            assert said.count(b"\x1b[2J") == 1
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+            os.close(leader)
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
     def test_other_signals_leave_the_terminal_as_it_was(self, terminal: Any, number: signal.Signals) -> None:

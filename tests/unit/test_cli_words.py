@@ -23,7 +23,7 @@ from mognet.cli.loading import find_app
 from mognet.cli.options import Options
 from mognet.cli.shell import app as typer_app
 from mognet.cli.shell import nodes_app, queues_app, store_app, tasks_app
-from mognet.cli.taskargs import find_task, make_request, parse_values
+from mognet.cli.taskargs import find_task, make_request, parse_labels, parse_values
 from mognet.records import Record
 from mognet.results import Result
 from mognet.states import ResultState
@@ -190,6 +190,14 @@ class TestArguments:
     def test_twice_the_same(self) -> None:
         with pytest.raises(CommandError, match="twice"):
             parse_values(["a=1", "a=2"])
+
+    def test_labels_are_found_by_the_words_that_gave_them(self) -> None:
+        words = ["tenant=acme", "user.id:=7", "user.name=ada", 'a:={"b":1}', "a.c=", "..=x"]
+        assert parse_labels(words) == {"tenant": "acme", "user": {"id": 7, "name": "ada"}, "a": {"b": 1, "c": ""}, "..": "x"}
+        for words in (["a=1", "a.b=2"], ["a.b=1", "a=2"], ["a=1", "a.b.c=2"]):
+            with pytest.raises(CommandError, match="no room") as error:
+                parse_labels(words)
+            assert error.value.code == 2
 
     def test_task_names(self) -> None:
         assert find_task(self.app, "cook").name == "shop.cook"

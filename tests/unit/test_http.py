@@ -66,6 +66,7 @@ def test_baggage_by_the_specification() -> None:
     assert read_baggage("k=" + "v" * MAX_BAGGAGE, {"k"}) == {}
     assert read_baggage("a=1,b=\ud800,a=\udcff", {"a", "b"}) == {}
     assert read_baggage("k=%0d%0aSet-Cookie", {"k"}) == {}
+    assert read_baggage("a=100%,b=%zz,c=%4,d=%25zz,e=1,e=%", set("abcde")) == {"d": "%zz"}
     assert taken([(b"baggage", b"a=1"), (b"baggage", b"b=2")], baggage={"a", "b"})[0] == {"a": "1", "b": "2"}
 
 

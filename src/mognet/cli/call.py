@@ -57,7 +57,7 @@ def prepare(desk: Desk, wanted: Call) -> Request[Any]:
     except ValidationError as error:
         problem = error.errors()[0]
         raise CommandError(f"--{str(problem['loc'][0]).removesuffix('_name')}: {problem['msg']}", USAGE) from None
-    request.metadata = dict(metadata)
+    request.metadata = metadata
     return request
 
 

@@ -139,7 +139,7 @@ async def _all(desk: Desk, which: Which, deed: Deed, *, yes: bool) -> int:
         raise CommandError(f"tasks {deed.verb} is for jobs that are {', '.join(s for s in ResultState if s in deed.states)}", USAGE)
     filters["state"] = states or None
     counts = await desk.app.result_backend.count(by="state", **filters)
-    if not counts and (hint := which.hint(f"tasks {deed.verb}")) is not None:
+    if not counts and (hint := await _unasked(desk, filters, deed, asked) or which.hint(f"tasks {deed.verb}")) is not None:
         desk.note(hint)
     if counts and not await _agreed(desk, deed.verb, "", counts, yes=yes):
         return REFUSED
@@ -149,6 +149,17 @@ async def _all(desk: Desk, which: Which, deed: Deed, *, yes: bool) -> int:
         desk.note("interrupted: what was done stays done; the same command does the rest")
         raise
     return await _tell_count(desk, deed.key, deed.said, count)
+
+
+async def _unasked(desk: Desk, filters: Filters, deed: Deed, asked: object) -> str | None:
+    """What matches, but is left alone unless its state is named."""
+    others = set(deed.states) - set(deed.usual)
+    if asked is not None or not deed.usual or not others:
+        return None
+    left: Filters = {**filters, "state": others}
+    counts = await desk.app.result_backend.count(by="state", **left)
+    words = [f"{count:,} {state} (--state {state.lower()})" for state, count in counts.items()]
+    return f"left alone, unless their state is named: {', '.join(words)}" if words else None
 
 
 async def _agreed(desk: Desk, verb: str, how: str, counts: Mapping[str, int], *, yes: bool) -> bool:

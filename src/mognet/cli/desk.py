@@ -87,6 +87,7 @@ class Screen:
 
         self._console = console(color=options.color)
         self._begin, self._end = _control("\x1b[?2026h"), _control("\x1b[?2026l")
+        self._width = 0
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop", screen=alone)
         self._used = ExitStack()
 
@@ -107,9 +108,12 @@ class Screen:
         """Draw; ``last``: what has to stay is drawn in full, also if that is more than the window holds."""
         if last:
             self._live.vertical_overflow = "visible"
-        picture = (view if last else view.fit(self.height)).rich(self._console.width)
+        before, self._width = self._width, self._console.width
+        picture = (view if last else view.fit(self.height)).rich(self._width)
         with self._console:  # one write, which terminals that know these marks show as one
             self._console.control(self._begin)
+            if self._width < before:  # the window has broken the lines of the last picture, so there are more than are known
+                self._console.clear()
             self._live.update(picture, refresh=True)
             self._console.control(self._end)
 

@@ -81,6 +81,7 @@ _COLUMNS: dict[str, tuple[Column, _Cell]] = {
     "took": (Column("TOOK", right=True), lambda row: took(row.result)),
     "try": (Column("TRY", right=True), _try),
     "node": (Column("NODE", shrink=True), lambda row: row.result.node_id or ""),
+    "progress": (Column("PROGRESS", right=True), lambda row: percent(row.result.progress)),
     "note": (Column("NOTE", shrink=True), lambda row: note(row.result, row.error)),
     "waited": (Column("WAITED", right=True), lambda row: span(row.result.queue_time)),
     "priority": (Column("PRIO", right=True), lambda row: str(row.result.priority)),

@@ -30,9 +30,21 @@ class Given(dict[str, Any]):
         self.texts: set[str] = set()
 
 
-def parse_labels(words: Sequence[str]) -> Given:
-    """Read the metadata of a job: ``key=text`` and its kin, with any key. Raises :class:`CommandError`."""
-    return parse_values(words, option="--metadata ", form=_LABEL, what="label")
+def parse_labels(words: Sequence[str]) -> dict[str, Any]:
+    """Read the metadata of a job: ``key=text`` and its kin; dots reach into objects, as they do where jobs are searched for.
+
+    Raises :class:`CommandError`.
+    """
+    labels: dict[str, Any] = {}
+    for key, value in parse_values(words, option="--metadata ", form=_LABEL, what="label").items():
+        *above, last = key.split(".") if all(key.split(".")) else [key]
+        place: Any = labels
+        for each in above:
+            place = place.setdefault(each, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or last in place:
+            raise CommandError(f"--metadata {key!r} has no room: another label says already what stands there", USAGE)
+        place[last] = value
+    return labels
 
 
 def parse_values(words: Sequence[str], *, option: str = "", form: re.Pattern[str] = _PAIR, what: str = "argument") -> Given:
