@@ -16,7 +16,7 @@ from uuid import UUID
 
 from benchmarks.app import resident
 from benchmarks.peers.meter import Span, report
-from mognet import App, Context
+from mognet import App, AppConfig, Context, Request
 from mognet.cli.run import spare_the_collector
 from mognet.outcomes import Change
 from mognet.records import Query
@@ -27,8 +27,16 @@ COMMAND = [sys.executable, "-m", "benchmarks.watching"]
 PAUSE = 0.025
 """Seconds between two changes whose way to the watch is timed: each comes alone."""
 
+FOR_LONG = 100_000
+"""More changes than anybody waits for."""
+
 BATCH = 1000
 
+RETURNING = 300
+"""Clients of a server that has been started anew: each comes back with its cursor, and wants its own user's jobs."""
+
+BEHIND = 5000
+"""Changes since then."""
 
 Figures = dict[str, Any]
 
@@ -36,7 +44,12 @@ Figures = dict[str, Any]
 def measure(call: Callable[..., Figures], url: str, quick: bool, clean: Callable[[], object] = bool) -> Figures:
     """All figures. ``call`` runs a command in a process of its own, and gives what it reports; ``clean`` empties the store."""
     tasks = 2000 if quick else 10_000
-    parts = {"delays": ("delays", 200), "crowd": ("crowd", 1000), "progress": ("progress", 100_000)}
+    parts = {
+        "delays": ("delays", 200),
+        "crowd": ("crowd", 1000),
+        "returning": ("returning", RETURNING, BEHIND),
+        "progress": ("progress", 100_000),
+    }
     bursts = {"alone": ("burst", tasks, 0), "watched": ("burst", tasks, 1)}
     found: Figures = {}
     for part, words in (parts | bursts).items():
@@ -47,12 +60,14 @@ def measure(call: Callable[..., Figures], url: str, quick: bool, clean: Callable
 
 def rows(found: Figures, limit: float) -> Iterator[tuple[Any, ...]]:
     """Lines for the table; the delay is to be less than ``limit`` milliseconds."""
-    delay, crowd, progress = found["delays"], found["crowd"], found["progress"]
+    delay, crowd, back, progress = found["delays"], found["crowd"], found["returning"], found["progress"]
     alone, watched = found["alone"]["rate"], found["watched"]["rate"]
     memory = "" if crowd["kb"] is None else f", {crowd['kb']:.0f} KB each"
     yield "change to watch p50, ms", f"{delay['p50']:.1f}", f"p95 {delay['p95']:.1f}, another process", delay["p95"], ("<", limit)
     yield "1,000 watches, CPU s", f"{crowd['cpu']:.2f}", f"{crowd['events']:,} events{memory}", None
     yield "… last end to last event", f"{crowd['late']:.0f} ms", "", crowd["late"], ("<", 1000)
+    yield f"{RETURNING} come back, s", f"{back['took']:.2f}", f"{BEHIND:,} changes behind", back["took"], ("<", 5)
+    yield "… change to another watch p50, ms", f"{back['p50']:.1f}", f"p95 {back['p95']:.1f}, meanwhile", back["p95"], ("<", 2 * limit)
     yield "burst, watched", f"{watched:,.0f}/s", f"nobody watches {alone:,.0f}/s", watched / alone
     writes = progress["writes"] / progress["allowed"]
     yield "progress, µs per call", f"{progress['us']:.1f}", f"{progress['writes']} writes", writes, ("<=", 1)
@@ -76,8 +91,8 @@ async def count_up(context: Context, calls: int) -> float:
     return time.perf_counter() - begin
 
 
-def make(url: str) -> App:
-    app = App("bench", url=url)
+def make(url: str, **settings: Any) -> App:
+    app = App("bench", AppConfig(**settings), url=url)
     for function in (noop, steps, count_up):
         app.task(function)
     return app
@@ -152,6 +167,48 @@ async def crowd(url: str, watches: int) -> None:
         report(crowd={"late": (seen - max(ends)) * 1000, "events": told, "cpu": time.process_time() - cpu, "kb": memory})
 
 
+async def returning(url: str, watches: int, behind: int) -> None:
+    """So many watches from a cursor of before so many changes, each of a user of its own; and how soon a live one tells meanwhile."""
+    async with make(url, searchable_metadata=("user_id",)) as app:
+        changing, cursor, name = await app.submit(noop), await app.cursor(), app.create_request(noop).name
+        for start in range(0, behind, BATCH):
+            numbers = range(start, min(behind, start + BATCH))
+            await app.submit_many([Request(name=name, metadata={"user_id": number % watches}) for number in numbers])
+        live = app.watch(changing.id)
+        await anext(live)
+        process = another(url, "feed", url, changing.id, FOR_LONG)
+        task = None if process is not None else asyncio.create_task(feed(url, str(changing.id), FOR_LONG))
+        times: list[float] = []
+        told = 0
+
+        async def listen() -> None:
+            async for event in live:
+                times.append((time.time() - event.metadata["sent"]) * 1000)
+
+        async def follow(user: int) -> None:
+            nonlocal told
+            events = app.watch(metadata={"user_id": user}, since=cursor)
+            for _ in range(user, behind, watches):
+                await anext(events)
+                told += 1
+
+        await anext(live)
+        listening = asyncio.create_task(listen())
+        begin = time.perf_counter()
+        try:
+            async with asyncio.timeout(300):
+                await asyncio.gather(*(follow(user) for user in range(watches)))
+        finally:
+            took = time.perf_counter() - begin
+            if process is not None:
+                process.kill()
+                process.wait()
+            for each in filter(None, (listening, task)):
+                each.cancel()
+        cuts = quantiles(times, n=20)
+        report(returning={"took": took, "events": told, "p50": cuts[9], "p95": cuts[18], "times": len(times)})
+
+
 async def progress(url: str, calls: int) -> None:
     """Microseconds of a call, and how often the store was written to."""
     app = make(url)
@@ -218,5 +275,5 @@ if __name__ == "__main__":
     if command == "feed":
         asyncio.run(feed(url, words[0], int(words[1])))
     else:
-        commands = {"delays": delays, "crowd": crowd, "progress": progress, "burst": burst, "work": work}
+        commands = {"delays": delays, "crowd": crowd, "returning": returning, "progress": progress, "burst": burst, "work": work}
         asyncio.run(commands[command](url, *map(int, words)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
@@ -16,8 +17,9 @@ from mognet.engines.postgres.changes import Place, Snapshot
 from mognet.engines.postgres.engine import PostgresEngine
 from mognet.engines.postgres.statements import qualified
 from mognet.engines.postgres.tables import Tables
+from mognet.labels import label
 from mognet.outcomes import merge_metadata, succeeded
-from mognet.records import Query
+from mognet.records import Changes, Query, Wanted
 from mognet.testing.conformance.bench import make_job
 from servers.postgres import WAITED_FOR, empty_postgres, own_postgres, query, until
 
@@ -137,7 +139,8 @@ async def test_numbers_are_given_again_after_a_crash() -> None:
             await engine.update(two.id, merge_metadata(b'{"a":1}'))
             await engine.update(three.id, merge_metadata(b'{"a":1}'))
             come_to_nothing(url, 3)
-            readers = [from_now, await Reader.begin(engine), turning]
+            by_id = Reader(engine, (await engine.changes(from_now.at, Query(id_prefix=one.id.hex), limit=2)).at)
+            readers = [from_now, await Reader.begin(engine), by_id, turning]
             assert await from_now.page() == ([one.id, two.id, three.id], False)
             assert await turning.page(1) == ([two.id], True)
             server.kill()
@@ -149,7 +152,7 @@ async def test_numbers_are_given_again_after_a_crash() -> None:
                 await engine.submit([job])
             numbers = [row[0] for row in query(url, "SELECT changed::text::int8 FROM mognet.job ORDER BY changed DESC LIMIT 6")]
             assert min(numbers) <= given_before < max(numbers)
-            for reader, before in zip(readers, [[], [], [three.id]], strict=True):
+            for reader, before in zip(readers, [[], [], [], [three.id]], strict=True):
                 reader.engine = engine
                 told, more = await reader.page()
                 while more:
@@ -225,8 +228,8 @@ async def test_notes_are_prolonged(url: str) -> None:
         assert query(url, "SELECT noted_until > %s::float8 + 3900 FROM mognet.app WHERE name = 'app'", before[0][0]) == [(True,)]
 
 
-async def test_reads_what_is_new_only(url: str) -> None:
-    """By the index of notes, also with transactions that are still open, and not by one of the others."""
+async def plans_of(engine: PostgresEngine, at: str, asked: Query) -> tuple[Changes, list[str]]:
+    """What is answered, and the plans of the statements that are run for it."""
     plans: list[str] = []
 
     class Explaining(Tables):
@@ -236,19 +239,61 @@ async def test_reads_what_is_new_only(url: str) -> None:
             plans.append("\n".join(row for (row,) in await cursor.fetchall()))
             return await super().all(connection, statement, **values)
 
+    answer = await engine._run(lambda connection: changes.read(Explaining(*engine._tables), connection, at, asked, 1000))
+    return answer, plans
+
+
+async def test_reads_what_is_new_only(url: str) -> None:
+    """By the index of notes, also with transactions that are still open, and not by one of the others."""
     async with PostgresEngine.from_url(url) as engine, await psycopg.AsyncConnection.connect(url) as slow:
         reader = await Reader.begin(engine)
         await engine.submit_on(slow, [make_job()])
         await engine.submit([make_job() for _ in range(3000)])
         await reader.page()
         query(url, "ANALYZE")
-        tables = Explaining(*engine._tables)
         for asked in (Query(), Query(under=make_job().id)):
-            await engine._run(lambda connection, asked=asked: changes.read(tables, connection, reader.at, asked, 1000))  # type: ignore[misc]
-    for plan in plans:
-        scans = [line for line in plan.splitlines() if " on job" in line]
-        assert sum("job_changed" in line for line in scans) == 2, plan
-        assert not any("Seq Scan" in line for line in scans), plan
+            _, [plan] = await plans_of(engine, reader.at, asked)
+            scans = [line for line in plan.splitlines() if " on job" in line]
+            assert sum("job_changed" in line for line in scans) == 2, plan
+            assert not any("Seq Scan" in line for line in scans), plan
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["new", "analyzed"])
+async def test_reads_few_among_many_by_their_index(url: str, analyzed: bool) -> None:
+    """Of all that has changed only the first ones are looked at, and the last one: from there on the reader goes on."""
+    async with PostgresEngine.from_url(url) as engine:
+        await engine.declare(["user"])
+        reader = await Reader.begin(engine)
+        top = make_job()
+        await engine.submit([top, make_job(parent=top.id, root=top.id)])
+        for start in range(0, 3000, 500):
+            await engine.submit([make_job(metadata=b'{"user":%d}' % (number % 1500)) for number in range(start, start + 500)])
+        if analyzed:
+            query(url, "ANALYZE")
+        now = (await engine.changes(None)).at
+        for asked, number, index in (
+            (labelled(3), 2, "label_pkey"),
+            (labelled(*range(0, 1500, 5)), 600, "label_pkey"),
+            (Query(root=top.id), 2, "job_root"),
+            (Query(id_prefix=top.id.hex), 1, "job_id"),
+        ):
+            answer, plans = await plans_of(engine, reader.at, asked)
+            assert (len(answer.changed), answer.more, answer.at) == (number, False, now)
+            glance, few = plans
+            assert "job_changed" in glance
+            assert index in few
+            assert "One-Time Filter" in few  # too many are counted, and not looked up
+            assert few.count("job_changed") == few.count("Backward using job_changed") == 1, few
+            assert not re.search("Seq Scan on (job|label)", glance + few), glance + few
+            assert not re.search(r"Filter: \(?value ", glance + few), glance + few  # by value, not through all that a path has
+        answer, plans = await plans_of(engine, reader.at, labelled(*range(700)))
+        assert (len(answer.changed), answer.more, len(plans)) == (changes.GLANCE - 2, True, 2)  # too many: page by page
+        answer, plans = await plans_of(engine, answer.at, labelled(*range(700)))
+        assert (answer.more, len(plans)) == (True, 1)
+
+
+def labelled(*users: int) -> Query:
+    return Query(metadata=(Wanted("user", frozenset(map(label, users))),))
 
 
 async def test_rings_at_the_callers_commit(url: str) -> None:

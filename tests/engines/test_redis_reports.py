@@ -242,6 +242,34 @@ async def test_a_server_that_was_emptied_is_told_again_what_to_index(url: str, s
 # --- changes
 
 
+async def test_few_among_many_changes_are_read_by_their_index(url: str, server: Redis) -> None:
+    """Only these are looked at, up to now; unless they are too many, or more than fit into an answer."""
+    async with RedisEngine(url) as engine:
+        await engine.declare(["user"])
+        start = (await engine.changes(None)).at
+        top = make_job()
+        await engine.submit([top, make_job(parent=top.id, root=top.id)])
+        await engine.submit([make_job(metadata=dumps({"user": number % 1500})) for number in range(3000)])
+        now = (await engine.changes(None)).at
+        for query, number in (
+            (wants("user", 3), 2),
+            (wants("user", *range(0, 1500, 30)), 100),
+            (Query(root=top.id), 2),
+            (Query(parent=top.id), 1),
+            (Query(id_prefix=top.id.hex), 1),
+        ):
+            server.config_resetstat()
+            changes = await engine.changes(start, query)
+            assert (len(changes.changed), changes.at, changes.more) == (number, now, False)
+            assert looked_at(server) <= number + 2  # and what is known of the app
+        for query, number in ((wants("user", *range(100)), 100), (Query(metadata=wants("user", 1).metadata, name="no"), 0)):
+            told, more, at = 0, True, start
+            while more:
+                changes = await engine.changes(at, query, limit=50)
+                told, more, at = told + len(changes.changed), changes.more, changes.at
+            assert (told, at) == (2 * number, now)
+
+
 async def test_what_was_read_before_a_server_was_emptied_is_no_place_in_what_came_since(url: str, server: Redis) -> None:
     """However much has changed there until the reader comes back; also if there was nothing to be read when it left."""
     async with RedisEngine(url) as engine, RedisEngine(url) as other:

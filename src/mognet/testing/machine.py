@@ -341,18 +341,28 @@ class EngineMachine(RuleBasedStateMachine):
         """Every job that is not as it was when this was read last is told, as it is now."""
         if not now:
             return
-        told: dict[UUID, Record] = {}
-        more = True
-        while more:
-            changes = self.runner.run(self.engine.changes(self.at, limit=limit))
-            assert not changes.lost
-            told |= {changed.record.id: self.plain(changed.record) for changed in changes.changed}
-            self.at, more = changes.at, changes.more
+        start = self.at
+        told, self.at = self.read_on(start, Query(), limit)
+        tree = {id: record for id, record in told.items() if IDS[0] in (id, record.root)}
+        one = {id: record for id, record in told.items() if id == IDS[1]}
+        for query, some in ((Query(root=IDS[0]), tree), (Query(id_prefix=IDS[1].hex), one)) if not self.waits else ():
+            assert self.read_on(start, query, limit)[0] == some
         present = {id: self.plain(job.record) for id, job in self.model.jobs.items()}
         assert told == {id: present[id] for id in told}
         unlike = {id for id, record in present.items() if _seen(record) != _seen(self.told.get(id))}
         assert unlike <= told.keys()
         self.told = present
+
+    def read_on(self, at: str, query: Query, limit: int) -> tuple[dict[UUID, Record], str]:
+        """What has changed since then, and from where to go on."""
+        told: dict[UUID, Record] = {}
+        more = True
+        while more:
+            changes = self.runner.run(self.engine.changes(at, query, limit=limit))
+            assert not changes.lost
+            told |= {changed.record.id: self.plain(changed.record) for changed in changes.changed}
+            at, more = changes.at, changes.more
+        return told, at
 
     @rule(now=seldom, id=ids, ttl=st.sampled_from([SHORT, LONG]))
     def set_ttl(self, id: UUID, ttl: str, now: bool = True) -> None:

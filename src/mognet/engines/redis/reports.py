@@ -60,7 +60,8 @@ class Reports:
 
         async def attempt(paths: Paths) -> Any:
             version = paths.version if query.metadata else b"-"
-            return await self._run("changes", version, start, max(1, min(limit, MOST)), micros(KEEP_NOTES), *conditions(query, paths))
+            asked = [*conditions(query, paths), *self._searching.narrow_ways(query, paths)]
+            return await self._run("changes", version, start, max(1, min(limit, MOST)), micros(KEEP_NOTES), *asked)
 
         at, more, lost, rows = await self._indexing.current(attempt)
         told = [

@@ -25,6 +25,9 @@ CHUNK = 250
 SELECTIVE = 4
 """Digits of an id from which on the set of all ids is the better way in."""
 
+ID_DIGITS = 32
+"""Digits of a whole id."""
+
 MANY = 100
 """Labels up to which an index is a way in."""
 
@@ -91,25 +94,36 @@ class Searching:
 
     def _ways(self, query: Query, paths: Paths) -> list[Arg]:
         """A job that stands beside the ways (or none), and the ways to all the others."""
-        unfinished, finished = keys.by_creation(self._start)
-        top = b""
+        top, ways = self._narrow(query, paths)
+        if query.parent is None and query.root is None:
+            unfinished, finished = keys.by_creation(self._start)
+            if query.in_line or (query.states and not query.states & FINAL):
+                sets = [unfinished]
+            elif query.states and query.states <= FINAL:
+                sets = [finished]
+            else:
+                sets = [unfinished, finished]
+            ways.append([item for each in sets for item in (each, b"")])
+        return _ways_arg(top, ways)
+
+    def narrow_ways(self, query: Query, paths: Paths) -> list[Arg]:
+        """The same, but none that leads to jobs of all kinds."""
+        if query.id_prefix is not None and len(query.id_prefix) == ID_DIGITS:
+            return _ways_arg(query.id_prefix.encode(), [[]])
+        return _ways_arg(*self._narrow(query, paths))
+
+    def _narrow(self, query: Query, paths: Paths) -> tuple[bytes, list[list[Arg]]]:
+        top, ways = b"", list[list[Arg]]()
         if query.parent is not None:
-            sets = [keys.children(self._start, id_arg(query.parent))]
+            ways.append([keys.children(self._start, id_arg(query.parent)), b""])
         elif query.root is not None:
             top = id_arg(query.root)
-            sets = [keys.tree(self._start, top)]
-        elif query.in_line or (query.states and not query.states & FINAL):
-            sets = [unfinished]
-        elif query.states and query.states <= FINAL:
-            sets = [finished]
-        else:
-            sets = [unfinished, finished]
-        ways: list[list[Arg]] = [[item for each in sets for item in (each, b"")]]
+            ways.append([keys.tree(self._start, top), b""])
         for wanted in query.metadata:
             if wanted.path in paths.whole and len(wanted.labels) <= MANY:
                 index = keys.index(self._start, paths.numbers[wanted.path])
                 ways.append([item for label in wanted.labels for item in (index, label)])
-        return [top, len(ways), *(item for way in ways for item in (len(way) // 2, *way))]
+        return top, ways
 
     async def _among(self, query: Query) -> AsyncIterator[Record]:
         """Those that match of the jobs that are found by id or by family, in no order."""
@@ -230,6 +244,11 @@ class Searching:
         if name and by.startswith(METADATA) and by.removeprefix(METADATA) not in self._indexing.paths.whole:
             return label(from_json(name)).decode()
         return name.decode("utf-8", "surrogatepass")
+
+
+def _ways_arg(single: bytes, ways: list[list[Arg]]) -> list[Arg]:
+    """Sets, each with the label that its entries begin with, as ``finding.lua`` takes them."""
+    return [single, len(ways), *(item for way in ways for item in (len(way) // 2, *way))]
 
 
 def _field(wanted: Wanted, paths: Paths) -> bytes | None:

@@ -47,6 +47,7 @@ for _name in (
     "batches",
     "labelling",
     "changing",
+    "returning",
 ):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
@@ -66,6 +67,7 @@ from mognet.testing.conformance.leaks import NothingLeaks  # noqa: E402
 from mognet.testing.conformance.lifetimes import Lifetimes, Sweeping  # noqa: E402
 from mognet.testing.conformance.ordering import Clock, Order  # noqa: E402
 from mognet.testing.conformance.repeatable import Repeatable  # noqa: E402
+from mognet.testing.conformance.returning import Returning  # noqa: E402
 from mognet.testing.conformance.searching import Searching  # noqa: E402
 from mognet.testing.conformance.signals import Signals, Waiting  # noqa: E402
 from mognet.testing.conformance.trees import Trees  # noqa: E402
@@ -93,6 +95,7 @@ class EngineConformance(
     Carrying,
     Deadlines,
     Changing,
+    Returning,
     Progress,
     Rerunning,
     Logging,
@@ -129,6 +132,7 @@ __all__ = [
     "Progress",
     "Repeatable",
     "Rerunning",
+    "Returning",
     "Searching",
     "Signals",
     "Sweeping",

@@ -23,6 +23,7 @@ class Watch:
 
     def __init__(self, bench: Bench, at: str, query: Query = Query()) -> None:  # noqa: B008 - immutable
         self.bench = bench
+        self.engine = bench.engine
         self.at = at
         self.query = query
 
@@ -39,7 +40,7 @@ class Watch:
         found: dict[UUID, Record] = {}
         more = True
         while more:
-            changes = await self.bench.engine.changes(self.at, self.query, limit=limit)
+            changes = await self.engine.changes(self.at, self.query, limit=limit)
             assert not changes.lost
             for changed in changes.changed:
                 assert found.pop(changed.record.id, None) is None, "told twice"
