@@ -1,0 +1,52 @@
+"""Celery on Redis, or on RabbitMQ, with results in Redis."""
+
+import os
+
+from beside import LINE, PLACE, Peer, main, tick
+from celery import Celery
+from redis import Redis
+
+BROKER, _, STORE = PLACE.rpartition(",")
+RESULTS = STORE.removesuffix("/0") + "/1"
+BATCH = 1000
+
+app = Celery("bench", broker=BROKER or STORE, backend=RESULTS)
+app.conf.update(
+    task_default_queue=LINE,
+    task_acks_late=True,
+    worker_prefetch_multiplier=100,
+    worker_hijack_root_logger=False,
+    result_expires=600,
+    broker_transport_options={"confirm_publish": True} if BROKER else {},
+)
+results = Redis.from_url(RESULTS)
+
+
+@app.task(name="noop")
+def noop() -> None:
+    tick()
+
+
+class CeleryPeer(Peer):
+    async def one(self) -> object:
+        return noop.delay()
+
+    async def many(self, number: int) -> None:
+        with app.producer_pool.acquire(block=True) as producer:
+            for _ in range(number):
+                noop.apply_async(producer=producer)
+
+    async def ask(self) -> None:
+        noop.delay().get(timeout=20)
+
+    def work(self, measure: str) -> None:
+        quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        more = os.environ.get("BENCH_MORE", "--pool solo").split()
+        app.worker_main(["worker", "--loglevel", "WARNING", *quiet, *more])
+
+    def ended(self, total: int) -> bool:
+        return results.dbsize() >= total
+
+
+if __name__ == "__main__":
+    main(CeleryPeer())
