@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import servers, sqlite
+from benchmarks import contest, servers, sqlite
 from benchmarks.table import PARTS, show
 
 
@@ -29,7 +29,11 @@ def main() -> None:
             continue
         found[engine] = figures
         print(f"\n{engine}: {json.dumps(figures['settings'])}\n")
-        show(sqlite.rows(figures) if engine == "sqlite" else servers.rows(engine, figures))
+        table = sqlite.rows(figures) if engine == "sqlite" else servers.rows(engine, figures)
+        if table:
+            show(table)
+        if "peers" in figures:
+            contest.show(figures["peers"])
         if "subjects" in figures and engine == "sqlite":
             sqlite.show_costs(figures)
         if options.json:

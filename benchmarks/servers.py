@@ -173,8 +173,6 @@ def rows(engine: str, found: Figures) -> list[Row]:
     table = _rate_rows(engine, found) if "subjects" in found else []
     if "watching" in found:
         table += [Row(*row) for row in watching.rows(found["watching"], 50)]
-    if "peers" in found:
-        table += contest.rows(found["peers"])
     return table + list(metadata.rows(found["metadata"]) if "metadata" in found else ())
 
 

@@ -1,4 +1,12 @@
-"""RQ on Redis."""
+"""RQ on Redis.
+
+Settings, and why:
+
+- ``SimpleWorker``, which does not fork for each job, as the default worker does. It has one job at a time.
+- ``enqueue_many``, a thousand in one transaction. Results are waited for by Redis (a stream for each job), its default.
+- It is not asyncio.
+- Not done: what a killed worker had is moved to the failed jobs, unless the job has been given retries.
+"""
 
 from beside import LINE, PLACE, Peer, main, tick
 from redis import Redis

@@ -1,4 +1,12 @@
-"""streaQ on Redis."""
+"""streaQ on Redis.
+
+Settings, and why:
+
+- Streams, acknowledged with the result in one transaction: at least once.
+- ``enqueue_many``, a thousand in one pipeline. It is not all or none.
+- 32 tasks at a time, twice the default; 16 and 100 take more of the processor.
+- The number of results is asked by ``redis-cli``: its client is not redis-py.
+"""
 
 import logging
 import os
@@ -10,7 +18,7 @@ from beside import LINE, PLACE, Peer, main, tick
 from streaq import Worker
 
 logging.disable(logging.INFO)
-SLOTS = int(os.environ.get("BENCH_MORE", "100"))
+SLOTS = int(os.environ.get("BENCH_MORE", "32"))
 
 worker = Worker(redis_url=PLACE, queue_name=LINE, concurrency=SLOTS)
 

@@ -1,4 +1,15 @@
-"""taskiq on Redis streams, or on RabbitMQ, with results in Redis."""
+"""taskiq on Redis streams, or on RabbitMQ, with results in Redis.
+
+Settings, and why:
+
+- ``RedisStreamBroker``: the only one of its Redis brokers that is at least once. Acknowledged when the result is saved, its default.
+- On RabbitMQ publishes are persistent and confirmed, its default, and a worker has 200 messages at once.
+- There is no bulk call: a hundred ``kiq`` are gathered.
+- One worker process takes less of the processor for a task than two (0.6 ms to 0.75), and is as fast on two cores that the server and
+  the peer share. Prefetching more, or not parsing parameters, changed nothing.
+- Results are asked for every millisecond (its default is 200 ms); there is nothing that tells of them.
+- Not done: a result and its acknowledgement are not one step, and a worker's unfinished tasks start again after ten minutes.
+"""
 
 import asyncio
 import os
