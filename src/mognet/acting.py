@@ -108,14 +108,23 @@ class Acting(AppFace):
 
         return await self._each(query, act)
 
-    async def retry_many(self, *, as_new: bool = False, delay: float | timedelta | None = None, **filters: Unpack[Filters]) -> int:
+    async def retry_many(
+        self,
+        *,
+        as_new: bool = False,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        delay: float | timedelta | None = None,
+        **filters: Unpack[Filters],
+    ) -> int:
         """Run the jobs once more that match (:class:`mognet.finding.Filters`) and ended FAILURE or INVALID; how many will run.
 
         What was revoked is left alone, unless ``state`` names REVOKED, and what cannot be run again is, too: the log says so. With
-        ``as_new`` there is one copy of each job, however often this is called, and such copies are not copied themselves.
-        Raises :class:`InvalidQuery`, also if there is no filter.
+        ``as_new`` there is one copy of each job, however often this is called, and such copies are not copied themselves. ``args`` and
+        ``kwargs`` replace what each was called with, as in :meth:`retry`; those that do not fit a job's task end the call.
+        Raises :class:`InvalidQuery`, also if there is no filter, and :class:`InvalidTaskArguments`.
         """
-        query, wish = _query("retry_many", filters), _wish(None, None, delay)
+        query, wish = _query("retry_many", filters), _wish(args, kwargs, delay)
         unfit: list[MognetError] = []
         copies = 0
 

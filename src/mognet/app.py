@@ -106,11 +106,25 @@ class App(Acting):
         return self._loop
 
     async def connect(self) -> None:
-        """Open the engine, and import the modules of ``config.imports``; once connected, nothing happens."""
+        """Open the engine, and import the modules of ``config.imports``; once connected, nothing happens.
+
+        An app is connected in one event loop at a time: while that runs, another one's gets :class:`ImproperlyConfigured`.
+        """
         await self._connecting.over()
+        self._outlive_loop()
         if self._engine is None:
             with self._connecting:
                 await self._connect()
+
+    def _outlive_loop(self) -> None:
+        """What was connected in an event loop that has ended is gone with it. Raises :class:`ImproperlyConfigured` for one that has not."""
+        if self._loop is None or self._loop is asyncio.get_running_loop():
+            return
+        if not self._loop.is_closed():
+            raise ImproperlyConfigured(
+                f"app {self.name!r} is connected in another event loop: close it there first, or make another App of this name here"
+            )
+        self._disconnect()
 
     async def _connect(self) -> None:
         self._import_modules()
@@ -172,6 +186,8 @@ class App(Acting):
             await self._closing.over()
             self._started = True
             await self._middleware.call("on_app_starting", self)
+            if self._given_up:
+                return None
             await self._connect_patiently()
             await check_login(self._connected()[0])
         except asyncio.CancelledError:
@@ -217,19 +233,21 @@ class App(Acting):
         if self._closing.mine:  # a hook, or what a service does at its end
             return
         await self._closing.over()
+        self._outlive_loop()
         with self._closing:
             await self._give_up_starting()
-            if self._engine is not None:
+            if self._engine is not None or self._started:  # also if it was never connected: hooks come in pairs
                 await self._close(self._engine)
 
     async def _give_up_starting(self) -> None:
         """A worker that is not connected yet will not be."""
-        if self._starter is not None and self.worker is None and self._starter is not asyncio.current_task():
+        if self._starter is not None and self.worker is None:
             self._given_up = True
-            self._starter.cancel()
-            await self._preparing.over()
+            if self._starter is not asyncio.current_task():  # or else it is a hook, behind which it ends
+                self._starter.cancel()
+                await self._preparing.over()
 
-    async def _close(self, engine: Engine) -> None:
+    async def _close(self, engine: Engine | None) -> None:
         if self._started:
             await self._middleware.call("on_app_stopping", self)
         await self.stop(grace=0)
@@ -237,7 +255,8 @@ class App(Acting):
         async with AsyncExitStack() as rest:  # also if this is cancelled: nobody comes back for what is left
             if started:
                 rest.push_async_callback(self._middleware.call, "on_app_stopped", self)
-            rest.push_async_exit(engine)
+            if engine is not None:
+                rest.push_async_exit(engine)
             for each in (self._backend, self._client):
                 if each is not None:
                     rest.push_async_callback(each.close)
@@ -255,7 +274,8 @@ class App(Acting):
         await self.close()
 
     def _not_connected(self) -> NotConnected:
-        return NotConnected(f"app {self.name!r} is not connected: use `async with app`, or `await app.connect()`")
+        where = "" if self._loop is None else " in this event loop, but in another one"
+        return NotConnected(f"app {self.name!r} is not connected{where}: use `async with app`, or `await app.connect()`")
 
     def _connected(self) -> tuple[Engine, ResultBackend]:
         if self._engine is None or self._backend is None:
@@ -287,16 +307,13 @@ class App(Acting):
         return await self._connected_client().submit(request, context, connection)
 
     def _submit_call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Result[Any]]:
-        client = self._client
-        if client is None:
-            raise self._not_connected()
-        return client.submit_call(function, args, kwargs)
+        return self._connected_client().submit_call(function, args, kwargs)
 
     async def _run(self, request: Request[Any], context: Context | None) -> Any:
         return await self._connected_client().run(request, context)
 
     def _connected_client(self) -> Client:
-        if self._client is None:
+        if self._client is None or self._loop is not asyncio.get_running_loop():
             raise self._not_connected()
         return self._client
 

@@ -350,7 +350,10 @@ def dump_error(error: BaseException, *, limit: int = MAX_ERROR) -> bytes:
 
 def load_error(data: bytes) -> ErrorInfo:
     """The description of an exception. Raises ValueError if it is not one."""
-    return _error_info(from_json(data))
+    fields = from_json(data)
+    if not isinstance(fields, dict):  # a value: the job has run again meanwhile
+        raise ValueError("this is not the description of an error")
+    return _error_info(fields)
 
 
 def _error_info(fields: Any) -> ErrorInfo:

@@ -6,16 +6,17 @@ import asyncio
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from mognet.codec import ErrorInfo, load_error, loads
 from mognet.cursors import read_cursor, read_place, write_cursor
-from mognet.exceptions import InvalidCursor, InvalidQuery
+from mognet.exceptions import InvalidCursor, InvalidQuery, NotConnected
 from mognet.finding import read_filters
-from mognet.labels import labels
+from mognet.labels import label, labels
 from mognet.progress import Progress, load_progress
 from mognet.records import Place, Query, Record
 from mognet.states import ResultState
@@ -84,6 +85,16 @@ class Event:
         """Whether its state is final."""
         return self.record.done
 
+    def __copy__(self) -> Event:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Event:
+        return replace(self, metadata=deepcopy(self.metadata, memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To be pickled: all but the way to the engine, which belongs to this process."""
+        return Event, (*(getattr(self, each.name) for each in fields(self)[:-1]), _read_nowhere)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything above as plain values, for JSON."""
         return {
@@ -99,6 +110,10 @@ class Event:
             "parent_id": None if self.parent_id is None else str(self.parent_id),
             "root_id": str(self.root_id),
         }
+
+
+async def _read_nowhere(_: UUID) -> bytes | None:
+    raise NotConnected("this event was pickled: ask for its error where it was told")
 
 
 class Want(NamedTuple):
@@ -381,4 +396,6 @@ def _changed(before: Record | None, record: Record, metadata: dict[str, Any]) ->
     if before.metadata == record.metadata:
         return frozenset()
     old = loads(before.metadata)
-    return frozenset(key for key in old.keys() | metadata.keys() if key not in old or key not in metadata or old[key] != metadata[key])
+    both = old.keys() & metadata.keys()
+    # As JSON: Python takes True for 1.
+    return frozenset(old.keys() ^ metadata.keys()) | {key for key in both if label(old[key]) != label(metadata[key])}

@@ -34,6 +34,7 @@ on whichever machine they are rebuilt.
 from __future__ import annotations
 
 import builtins
+import copyreg
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
@@ -133,6 +134,11 @@ class ResultFailed(ResultError):
     def __init__(self, result: FailedResult) -> None:
         super().__init__(str(result.id), result.name, str(result.state))
         self.result = result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To be pickled or copied: without the result, which belongs to this process."""
+        others = {name: value for name, value in vars(self).items() if name != "result"}
+        return copyreg.__newobj__, (type(self), *self.args), others  # type: ignore[attr-defined]
 
     @property
     def result_id(self) -> UUID:

@@ -189,7 +189,7 @@ def read_by(by: Any) -> str:
         except ValueError as error:
             raise InvalidQuery(f"by={by!r}: {error}") from None
     elif by not in ("state", "queue", "name"):
-        meant = f"; did you mean 'metadata:{by}'?" if isinstance(by, str) and by else ""
+        meant = f"; did you mean 'metadata:{by}'?" if isinstance(by, str) and by not in ("", METADATA.removesuffix(":")) else ""
         raise InvalidQuery(f"by={by!r}: should be 'state', 'queue', 'name' or 'metadata:KEY'{meant}")
     return str(by)
 

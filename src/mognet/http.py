@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from mognet.exceptions import ImproperlyConfigured
+from mognet.codec import dump_metadata, loads
+from mognet.exceptions import ImproperlyConfigured, InvalidMetadata
 from mognet.paths import is_plain
 from mognet.scope import job_metadata, metadata, scope_metadata, scope_trace, trace
 
@@ -34,7 +35,8 @@ _SPOILT = "surrogateescape"
 """How bytes are read that are no text: so that they still differ from others, and are refused, since halves of pairs are not printable."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{1,200})?")
+_TRACEPARENT = re.compile(r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{1,200})?")
+"""Of the versions after 00, more may follow."""
 _TRACESTATE = re.compile(r"[ -~\t]{1,512}")
 
 
@@ -142,11 +144,14 @@ def _is_plain(text: str, longest: int) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    if isinstance(value, bool) or value is None:
-        return None if value is None else str(value).lower()
-    if isinstance(value, str) and not is_plain(value):
+    """A value as it would be stored, as text."""
+    try:
+        stored = loads(dump_metadata({"value": value}))["value"]
+    except InvalidMetadata:
         return None
-    return str(value) if isinstance(value, str | int | float) else None
+    if isinstance(stored, bool):
+        return str(stored).lower()
+    return str(stored) if isinstance(stored, str | int | float) else None
 
 
 def _named(headers: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from mognet.context import Context
+from mognet.exceptions import Pause, Retry
 from mognet.requests import Request
 from mognet.results import Result
 
@@ -63,7 +64,7 @@ class MiddlewareStack:
                 continue
             try:
                 await function(*args, **kwargs)
-            except Exception:
+            except (Exception, Pause, Retry):  # which only a task can mean
                 _log.exception("%s of %s failed", hook, type(middleware).__qualname__)
 
     def __bool__(self) -> bool:

@@ -13,7 +13,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NotRequired, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import (
+    Annotated,
+    Any,
+    ForwardRef,
+    NamedTuple,
+    NotRequired,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
@@ -65,7 +78,9 @@ class Task:
 
     @functools.cached_property
     def _parameters(self) -> list[inspect.Parameter]:
-        return list(inspect.signature(self.function).parameters.values())
+        return [
+            p.replace(annotation=_as_written(p.annotation)) for p in inspect.signature(self.function, **_UNRESOLVED).parameters.values()
+        ]
 
     @functools.cached_property
     def takes_context(self) -> bool:
@@ -98,7 +113,7 @@ class Task:
     def _hints(self) -> dict[str, Any]:
         function = inspect.unwrap(self.function)
         hints: dict[str, Any] = {}
-        for name, annotation in function.__annotations__.items():
+        for name, annotation in _annotations(function).items():
             if name not in self.signature.parameters and name != "return":
                 continue  # the context's type is nobody's business here, and may be imported for type checkers only
             try:
@@ -209,6 +224,27 @@ class Task:
             except ValidationError as error:
                 _log.warning("a value of task %s does not fit its return annotation, so it is given as plain JSON: %s", self.name, error)
         return loads(data)
+
+
+if sys.version_info >= (3, 14):  # annotations are evaluated when somebody asks, and may name what is not there
+    import annotationlib
+
+    _UNRESOLVED: dict[str, Any] = {"annotation_format": annotationlib.Format.FORWARDREF}
+
+    def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+        found = annotationlib.get_annotations(function, format=annotationlib.Format.FORWARDREF)
+        return {name: _as_written(annotation) for name, annotation in found.items()}
+
+else:
+    _UNRESOLVED: dict[str, Any] = {}
+
+    def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+        return function.__annotations__
+
+
+def _as_written(annotation: Any) -> Any:
+    """An annotation; one that could not be evaluated is its text, as if it had been written as a string."""
+    return annotation.__forward_arg__ if isinstance(annotation, ForwardRef) else annotation
 
 
 def _is_context(annotation: Any) -> bool:

@@ -164,12 +164,27 @@ class Place:
         turn = self._turn
         self._in_line += 1
         try:
-            await asyncio.shield(turn)
+            await self._outwait(turn)
         finally:
             self._in_line -= 1
             if not self._in_line and self._turn is turn:
                 self._turn = None
                 turn.cancel()
+
+    async def _outwait(self, turn: asyncio.Task[None]) -> None:
+        """A task whose own code gives up meanwhile, by a timeout say, learns that when it has a slot to go on in."""
+        given_up = False
+        while True:
+            try:
+                await asyncio.shield(turn)
+            except asyncio.CancelledError:
+                if turn.done() or not self._wants_slot():
+                    raise
+                given_up = True
+            else:
+                break
+        if given_up:
+            raise asyncio.CancelledError
 
     async def _go_on(self) -> None:
         await self._slots.go_on()

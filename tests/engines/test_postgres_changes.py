@@ -277,6 +277,16 @@ def test_a_snapshot_in_few_words() -> None:
     assert (few, Place.read(str(Place(1, few)))) == (Snapshot(12), Place(1, few))
 
 
+def test_what_two_snapshots_show() -> None:
+    """Neither what one of them does not, nor is it cut by transactions that came after it."""
+    early, late = Snapshot(100, (90,)), Snapshot(5000, tuple(range(95, 4000, 7)))
+    assert early.also(late) == late.also(early) == Snapshot(100, (90, 95))
+    assert not early.also(Snapshot(5000, tuple(range(1000, 4000, 7)))).cut
+    assert Snapshot(100, (90,)).also(Snapshot(80, (70,))) == Snapshot(80, (70,))
+    many = Snapshot.taken(f"10:5000:{','.join(str(number) for number in range(10, 5000, 7))}")
+    assert many.also(Snapshot(6000, (11,))).sure == Snapshot(many.open[-2], (10, 11, *many.open[1:-2]))
+
+
 async def test_many_open_transactions_hold_nothing_up(url: str) -> None:
     """What is visible is told, also if it came behind more of them than a place names; then perhaps twice."""
     async with PostgresEngine.from_url(url) as engine, AsyncExitStack() as stack:

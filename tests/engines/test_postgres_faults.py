@@ -322,6 +322,23 @@ async def test_half_open(proxied: tuple[Proxy, str]) -> None:
         assert await engine.settle([succeeded(claim.token, b"1")]) != [None]
 
 
+async def test_half_open_while_it_connects(proxied: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was just being made is not waited for until its deadline."""
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 200.0)
+    proxy, url = proxied
+    async with PostgresEngine.from_url(url) as engine:
+        await engine.count(Query())
+        proxy.reset()
+        proxy.delay, trips = 0.2, proxy.trips
+        counting = asyncio.create_task(insist(lambda: engine.count(Query())))
+        while proxy.trips == trips:  # noqa: ASYNC110 - a proxy tells nobody
+            await asyncio.sleep(0.001)
+        proxy.half_open()
+        proxy.delay = 0.0
+        async with asyncio.timeout(60):
+            assert await counting == {}
+
+
 async def test_an_operation_that_takes_long_is_not_taken_for_dead(proxied: tuple[Proxy, str]) -> None:
     _, url = proxied
     async with PostgresEngine.from_url(url) as engine:

@@ -220,6 +220,7 @@ async def apps() -> None:
     assert_type(await app.revoke(UUID(int=1), force=True), Result[Any])
     assert_type(await app.retry("id", args=[1], kwargs={"n": 2}, delay=timedelta(1)), Result[Any])
     assert_type(await app.retry_many(metadata={"a": [1, None]}, state=["FAILURE", ResultState.INVALID], as_new=True), int)
+    assert_type(await app.retry_many(state="FAILURE", args=[1], kwargs={"n": 2}), int)
     assert_type(await app.revoke_many(root=UUID(int=1), parent="id", node="n"), int)
     assert_type(await app.delete_many(created_before=datetime.now(), created_after=None), int)
     assert_type(await app.result_backend.count(by="metadata:a", state="PENDING"), dict[str, int])

@@ -364,6 +364,13 @@ def test_a_damaged_error_is_a_value_error_or_harmless(fields: dict[str, Any]) ->
     assert isinstance(rebuild_error(info), Exception)
 
 
+@pytest.mark.parametrize("value", ["hello", ["a", "b", "c", None, None], 5, None])
+def test_a_value_is_no_error(value: Any) -> None:
+    """Who asks for the error of a job that runs again meanwhile may come upon its value."""
+    with pytest.raises(ValueError, match="not the description of an error"):
+        load_error(dumps(value))
+
+
 records = st.builds(
     Record,
     id=st.uuids(),

@@ -293,6 +293,8 @@ async def test_bad_questions_are_named(backend: ResultBackend) -> None:
             await ask.count(by=by)
     with pytest.raises(InvalidQuery, match="did you mean 'metadata:tenant_id'"):
         await ask.count(by="tenant_id")
+    with pytest.raises(InvalidQuery, match=r"or 'metadata:KEY'$"):
+        await ask.count(by="metadata")
     with pytest.raises(TypeError, match=r"no filter 'tenant_id'.*metadata=\{'tenant_id'"):
         ask.find(tenant_id="acme")
     with pytest.raises(TypeError, match="no filter 'limit'"):

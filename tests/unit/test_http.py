@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import date
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import mognet
-from mognet.codec import dump_metadata
+from mognet.codec import dump_metadata, loads
 from mognet.exceptions import ImproperlyConfigured
 from mognet.http import MAX_BAGGAGE, MAX_VALUE, MetadataMiddleware, outgoing_headers, read_baggage
 from mognet.scope import scope_metadata, scope_trace, trace
@@ -75,7 +78,16 @@ def test_a_header_goes_before_baggage() -> None:
 
 @pytest.mark.parametrize(
     "parent",
-    [b"", b"00", PARENT.upper(), PARENT + b"-\n", b"ff" + PARENT[2:], b"00-" + b"0" * 32 + PARENT[35:], PARENT[:36] + b"0" * 16 + b"-01"],
+    [
+        b"",
+        b"00",
+        PARENT.upper(),
+        PARENT + b"-more",
+        b"01" + PARENT[2:] + b"-\n",
+        b"ff" + PARENT[2:],
+        b"00-" + b"0" * 32 + PARENT[35:],
+        PARENT[:36] + b"0" * 16 + b"-01",
+    ],
 )
 def test_a_malformed_trace_is_left_out(parent: bytes) -> None:
     assert taken([(b"traceparent", parent), (b"tracestate", b"a=1")])[1] == {}
@@ -86,6 +98,8 @@ def test_trace_context() -> None:
         "traceparent": PARENT.decode(),
         "tracestate": "a=1,b=2",
     }
+    later = b"01" + PARENT[2:] + b"-more"  # versions to come have at least what is known now, and may have more
+    assert taken([(b"traceparent", later)])[1] == {"traceparent": later.decode()}
     assert taken([(b"traceparent", PARENT), (b"traceparent", PARENT)])[1] == {}
     assert taken([(b"traceparent", PARENT), (b"tracestate", b"\x00")])[1] == {"traceparent": PARENT.decode()}
 
@@ -150,6 +164,23 @@ def test_what_a_stored_call_carries_goes_out_only_as_trace_context() -> None:
         assert outgoing_headers() == {}
     with trace({"traceparent": good["traceparent"], "tracestate": "a=b\r\nInjected: 1"}):
         assert outgoing_headers() == {"traceparent": good["traceparent"]}
+
+
+class Plan(str, Enum):  # noqa: UP042 - unlike a StrEnum, it is printed by its name
+    FREE = "free"
+
+
+@pytest.mark.parametrize("value", [Plan.FREE, UUID(int=5), date(2026, 1, 2), 1.5])
+def test_what_goes_out_is_what_a_job_would_have(value: Any) -> None:
+    stored = str(loads(dump_metadata({"value": value}))["value"])
+    with mognet.metadata(value=value):
+        assert outgoing_headers(headers={"X-Value": "value"}, baggage={"value"}) == {"X-Value": stored, "baggage": f"value={stored}"}
+
+
+@pytest.mark.parametrize("value", [10**5000, float("nan")], ids=["digits", "nan"])
+def test_what_no_job_could_have_does_not_go_out(value: Any) -> None:
+    with mognet.metadata(value=value):
+        assert outgoing_headers(headers={"X-Value": "value"}, baggage={"value"}) == {}
 
 
 def test_text_that_is_none_does_not_go_out() -> None:

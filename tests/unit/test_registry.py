@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -58,6 +59,21 @@ def test_these_get_the_context(function: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("function", [foreign, inside, inside_for_type_checkers, bare, second, variadic, nothing])
 def test_these_do_not(function: Callable[..., Any]) -> None:
     assert not make_task(function).takes_context
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before, such a function could not be defined")
+@pytest.mark.parametrize("annotation", ["Context", "Context | None", "mognet.Context"])
+def test_a_context_that_only_type_checkers_import(annotation: str) -> None:
+    """Without quotes, since nobody evaluates annotations before somebody asks."""
+    names: dict[str, Any] = {}
+    text = f"def work(c: {annotation}, n: int) -> list[int]: return [n]\ndef other(n: Missing) -> int: ..."
+    exec(compile(text, __file__, "exec", dont_inherit=True), names)
+    task = make_task(names["work"])
+    assert task.takes_context
+    assert task.arguments(["5"], {}) == ((5,), {})
+    assert task.read_value(b'["6"]') == [6]
+    with pytest.raises(ImproperlyConfigured, match="'Missing'"):
+        make_task(names["other"]).check([5], {})
 
 
 def test_an_alias_that_only_the_surroundings_know() -> None:

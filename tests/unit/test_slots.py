@@ -124,6 +124,42 @@ async def test_a_cancelled_wait_takes_the_slot_back() -> None:
     assert (slots.running, slots.held) == (1, 1)
 
 
+async def test_who_gives_up_in_line_for_a_slot_goes_on_when_there_is_one() -> None:
+    slots, event = Slots(1), asyncio.Event()
+    job = place(slots)
+    waiting = asyncio.create_task(wait_for(job, event))
+    await turns()
+    other = place(slots)
+    event.set()
+    await turns()
+    waiting.cancel()  # by a timeout of its own
+    await turns()
+    assert not waiting.done(), "it goes on without a slot"
+    other.leave()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (slots.running, slots.held) == (1, 1)
+
+
+async def test_who_is_stopped_in_line_for_a_slot_does_not_wait_for_one() -> None:
+    slots, event, stopped = Slots(1), asyncio.Event(), False
+    job = place(slots, lambda: stopped)
+    waiting = asyncio.create_task(wait_for(job, event))
+    await turns()
+    other = place(slots)
+    event.set()
+    await turns()
+    waiting.cancel()  # by a timeout of its own, which is not all yet
+    await turns()
+    stopped = True
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    job.leave()
+    other.leave()
+    assert (slots.running, slots.held, slots.free()) == (0, 0, 1)
+
+
 async def test_a_wait_cancelled_while_the_job_is_being_shown_as_suspended() -> None:
     slots, asked = Slots(1), asyncio.Event()
 

@@ -268,6 +268,10 @@ async def test_what_is_new_in_the_metadata() -> None:
         await engine.update(new.id, merge_metadata(b'{"b":{"c":2},"d":null}'))
         event = await take(watch)
         assert (event.changed, event.metadata) == ({"b", "d"}, {"a": 1, "b": {"c": 2}, "d": None})
+        await engine.update(new.id, merge_metadata(b'{"a":1.0,"b":{"c":2,"e":[1]}}'))
+        assert (await take(watch)).changed == {"b"}
+        await engine.update(new.id, merge_metadata(b'{"b":{"c":2,"e":[true]}}'))
+        assert (await take(watch)).changed == {"b"}, "1 is 1.0, and True is neither"
         await engine.update(new.id, revoke())
         event = await take(watch)
         assert (event.changed, event.state, event.done) == (frozenset(), ResultState.REVOKED, True)

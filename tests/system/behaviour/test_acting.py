@@ -273,6 +273,22 @@ async def test_all_that_failed_run_again(app: App) -> None:
     assert await app.retry_many(**ACME, state=["SUCCESS", "RUNNING", "PENDING"]) == 0
 
 
+@pytest.mark.parametrize("as_new", [False, True])
+async def test_all_run_again_with_other_arguments(app: App, as_new: bool) -> None:
+    oven = Oven(app)
+    ids = await oven.fail(app, 3, args=("tart",), kwargs={"minutes": 3})
+    oven.mended = True
+    with pytest.raises(InvalidTaskArguments):
+        await app.retry_many(**ACME, as_new=as_new, kwargs={"hours": 1})
+    assert await states(app, ids) == ["FAILURE"] * 3
+    assert await app.retry_many(**ACME, as_new=as_new, args=["flan"]) == 3
+    await until(lambda: len(oven.calls) == 6)
+    assert [call[2:] for call in oven.calls] == [("tart", 3)] * 3 + [("flan", 3)] * 3
+    assert ({call[0] for call in oven.calls[3:]} == set(ids)) is not as_new
+    with pytest.raises(TypeError, match="args="):
+        await app.retry_many(**ACME, args="flan")
+
+
 async def test_copies_are_made_once(lab: Lab, idle: App, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever repeats it makes no second copies, nor copies of copies; a job that has failed anew gets a new one."""
     worker = await lab.working()

@@ -151,6 +151,26 @@ async def test_a_hook_may_end_the_app_that_has_just_started(lab: Lab, how: str) 
     assert closed(app)
 
 
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_hook_may_close_the_app_that_is_about_to_start(lab: Lab, connected: bool) -> None:
+    app, hooks = lab.app(), []
+
+    class Closes:
+        async def on_app_starting(self, app: App) -> None:
+            hooks.append("starting")
+            await app.close()
+
+        async def on_app_stopped(self, app: App) -> None:
+            hooks.append("stopped")
+
+    app.add_middleware(Closes())
+    if connected:
+        await app.connect()
+    await soon(app.start())
+    assert closed(app)
+    assert hooks == ["starting", "stopped"]
+
+
 @pytest.mark.parametrize("how", ["closed by the hook", "cancelled"])
 async def test_who_stops_an_app_whose_worker_never_begins_is_not_left_waiting(lab: Lab, gate: Gate, how: str) -> None:
     app = lab.app()

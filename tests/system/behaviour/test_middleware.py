@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mognet import App, Context, Middleware, Request, Result, Retry
+from mognet import App, Context, Middleware, Pause, Request, Result, Retry
 from mognet.exceptions import Revoked
 
 from .conftest import Gate, Lab, nothing_runs, soon, until
@@ -134,6 +134,24 @@ async def test_an_error_is_logged_and_harms_nothing(lab: Lab, caplog: pytest.Log
     ):
         assert f"broken {hook}" in caplog.text
     assert "completed work SUCCESS True" in log
+
+
+@pytest.mark.parametrize("wish", [Pause, Retry])
+async def test_a_hook_is_no_task(app: App, caplog: pytest.LogCaptureFixture, wish: type[BaseException]) -> None:
+    """What only a task may raise is an error in a hook like any other; the job was handed back and claimed again, without end."""
+
+    class Wishes:
+        async def on_task_starting(self, context: Context) -> None:
+            raise wish
+
+    app.add_middleware(Wishes())
+
+    @app.task(name="work")
+    async def work(context: Context) -> int:
+        return context._claim.record.starts
+
+    assert await soon(app.run(work)) == 1
+    assert "on_task_starting of" in caplog.text
 
 
 async def test_all_hooks_are_optional(app: App) -> None:

@@ -127,8 +127,9 @@ class Snapshot(NamedTuple):
 
     def also(self, other: Snapshot) -> Snapshot:
         """What shows that which both of them show."""
-        both = Snapshot(self.end, tuple(sorted({*self.open, *other.open}))).until(min(self.end, other.end))
-        return both._replace(open=both.open[: OPEN + 1])
+        end = min(self.end, other.end)
+        # (Those that are shown by neither need no names, and are not counted.)
+        return Snapshot(end, tuple(sorted(number for number in {*self.open, *other.open} if number < end))[: OPEN + 1])
 
     @classmethod
     def read(cls, text: str) -> Self:

@@ -34,6 +34,9 @@ CONNECT_SECONDS = 10.0
 HOST_SECONDS = 3
 """How long each of several hosts may take: one that is down says nothing at all."""
 
+SECOND_AFTER = 2.0
+"""Seconds without an answer after which a second attempt is made beside the first."""
+
 _good: dict[str, tuple[str, str]] = {}
 """By URL, the host that let us in last: of several, it is asked first."""
 
@@ -129,7 +132,30 @@ def doors(settings: Settings) -> list[Door]:
 
 
 async def connect(settings: Settings) -> tuple[Connection, bool]:
-    """A connection that is ready for use, and whether a pooler stands between. Raises mognet's errors."""
+    """A connection that is ready for use, and whether a pooler stands between. Raises mognet's errors.
+
+    An attempt that takes long gets a second one beside it: its other end may have gone without a word, and then only its deadline ends it.
+    """
+    attempts = [asyncio.create_task(_attempt(settings))]
+    try:
+        await asyncio.wait(attempts, timeout=SECOND_AFTER)
+        if not attempts[0].done():
+            attempts.append(asyncio.create_task(_attempt(settings)))
+            await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
+        attempts.remove(first := next(attempt for attempt in attempts if attempt.done()))
+        return first.result()
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+            attempt.add_done_callback(_drop)
+
+
+def _drop(attempt: asyncio.Task[tuple[Connection, bool]]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        give_up(attempt.result()[0])
+
+
+async def _attempt(settings: Settings) -> tuple[Connection, bool]:
     seconds = patience(settings)
     try:
         async with asyncio.timeout(seconds):

@@ -95,6 +95,16 @@ class Labels(Group):
         assert await found(labelled, both._replace(metadata=both.metadata * 2)) == {a, b}
         assert c not in await found(labelled, both)
 
+    async def test_within_a_tree(self, labelled: Bench) -> None:
+        """Both conditions hold, and the root is told once, whichever of the two leads to fewer jobs."""
+        top = make_job(metadata=dumps({"tenant": "a"}))
+        below = [make_job(parent=top.id, root=top.id, metadata=dumps({"tenant": tenant})) for tenant in "abbbb"]
+        await labelled.submit(top, *below)
+        await add(labelled, {"tenant": "a"})
+        assert await found(labelled, wants("tenant", "a")._replace(root=top.id)) == {top.id, below[0].id}
+        assert await found(labelled, wants("tenant", "b")._replace(root=top.id)) == {job.id for job in below[1:]}
+        assert await found(labelled, wants("tenant", "a")._replace(parent=top.id)) == {below[0].id}
+
     async def test_paths_reach_into_objects(self, labelled: Bench) -> None:
         """Dots stand between the keys; what is no object has nothing below it."""
         deep = await add(labelled, {"user": {"id": "dkl", "roles": ["a"]}})

@@ -63,7 +63,9 @@ local each = math.min(math.max(100, 2 * most), math.max(10, math.floor(2 * STRET
 local looked, last, enough = 0, nil, false
 repeat
   local entries, horizon, comes_before = stretch(sources, newest, low, high, start, each)
-  if single ~= '' then
+  local listed = single == ''
+  for _, entry in ipairs(entries) do listed = listed or entry[2] == single end
+  if not listed then
     local r = look(single)
     local entry = r and not r[ROOT] and {born(r), single}
     if entry and (not start or comes_before(start, entry)) and not (horizon and comes_before(horizon, entry)) then
