@@ -65,7 +65,7 @@ class Load(NamedTuple):
 
 def measure(engine: str, place: str, clean: Callable[[], object], options: argparse.Namespace) -> Figures:
     """Medians of all subjects, which take turns."""
-    load = Load(300, 2000) if options.quick else Load(1000, 5000)
+    load = Load(1000, 2000) if options.quick else Load(1000, 5000)
     pythons = {} if options.no_peers else {peer: prepare(peer, *REQUIREMENTS[peer]) for peer in PEERS[engine]}
     lines = (f"line-{number}" for number in count())
     runs: dict[str, list[Figures]] = defaultdict(list)
