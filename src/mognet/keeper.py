@@ -82,6 +82,7 @@ class LeaseKeeper:
         idle = not self._kept
         self._kept.add(attempt)
         if idle and not self._looks_soon:
+            self._looks_soon = True  # once it is awake
             self._nudge()
 
     def discard(self, attempt: Kept) -> None:
@@ -179,6 +180,7 @@ class LeaseKeeper:
         except TimeoutError:
             return False
         self._wake.clear()
+        self._looks_soon = False
         return True
 
     async def _renew(self, engine: Engine) -> None:
