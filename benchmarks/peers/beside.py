@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -85,16 +86,14 @@ async def _many(peer: Peer, many: int) -> None:
 
 def _drain(peer: Peer, total: int) -> None:
     """From the start of the first task until the last result is stored; the worker has all processors, and this process asks rarely."""
-    begun = Path(f"/tmp/bench-{os.getpid()}-begun")
-    try:
+    with tempfile.TemporaryDirectory(prefix="mognet-bench-") as folder:
+        begun = Path(folder, "begun")
         with _worker("burst", BENCH_BEGUN=str(begun)) as worker:
             _until(begun.exists)
             cpu = family_cpu(worker.pid)
             _until(lambda: peer.ended(total))
             end, cpu = time.monotonic(), family_cpu(worker.pid) - cpu
-            report(burst={"rate": total / (end - float(begun.read_text())), "cpu": cpu / total * 1000})
-    finally:
-        begun.unlink(missing_ok=True)
+        report(burst={"rate": total / (end - float(begun.read_text())), "cpu": cpu / total * 1000})
 
 
 async def _trips(peer: Peer, count: int) -> None:
