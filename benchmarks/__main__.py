@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import servers, sqlite
+from benchmarks import contest, servers, sqlite
 from benchmarks.table import PARTS, show
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"only this part, of {', '.join(PARTS)}")
     parser.add_argument("--jobs", type=int, help="finished jobs in the store that is searched (default 1000000; 50000 with --quick)")
     parser.add_argument("--runs", type=int, help="runs of each subject, of which the medians are shown (default 5; 3 with --quick)")
-    parser.add_argument("--no-peers", action="store_true", help="SQLite without huey and DBOS")
+    parser.add_argument("--no-peers", action="store_true", help="mognet alone, without other task queues")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, of each run too")
     options = parser.parse_args()
     options.runs = options.runs or (3 if options.quick else 5)
@@ -29,7 +29,11 @@ def main() -> None:
             continue
         found[engine] = figures
         print(f"\n{engine}: {json.dumps(figures['settings'])}\n")
-        show(sqlite.rows(figures) if engine == "sqlite" else servers.rows(engine, figures))
+        table = sqlite.rows(figures) if engine == "sqlite" else servers.rows(engine, figures)
+        if table:
+            show(table)
+        if "peers" in figures:
+            contest.show(figures["peers"])
         if "subjects" in figures and engine == "sqlite":
             sqlite.show_costs(figures)
         if options.json:

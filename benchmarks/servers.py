@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import sys
 import tempfile
 import time
@@ -14,8 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
-from benchmarks import metadata, watching
+from benchmarks import contest, metadata, watching
 from benchmarks.counting import count
+from benchmarks.peers.meter import family_cpu
 from benchmarks.table import OURS, Figures, Row, beside, call, medians, round_trips, say
 from servers import Server
 from servers.postgres import own_postgres, query
@@ -64,7 +64,8 @@ def _postgresql() -> Iterator[Running]:
 
         def clean() -> None:
             query(url, "DROP SCHEMA IF EXISTS mognet CASCADE")
-            query(url, "DROP TABLE IF EXISTS raw")
+            query(url, "DROP SCHEMA public CASCADE")
+            query(url, "CREATE SCHEMA public")
 
         def size() -> int:
             [(held,)] = query(url, _SIZE)
@@ -109,6 +110,8 @@ def measure(engine: str, options: argparse.Namespace) -> Figures | None:
 
         if "rates" in options.only:
             found |= _rates(engine, running, options)
+        if "peers" in options.only and contest.PEERS[engine]:
+            found["peers"] = contest.measure(engine, place, clean, options)
         # A broker has no part in watching and finding: that is the store's.
         if "watching" in options.only and len(running) == 1:
             say(f"{engine}: watching")
@@ -159,26 +162,10 @@ def _crowd(place: str, servers: list[Server], seconds: int) -> dict[str, float]:
         for process in [stack.enter_context(beside(OURS, "idlers", place, CROWD // CROWD_PROCESSES)) for _ in range(CROWD_PROCESSES)]:
             assert process.stdout is not None and process.stdout.readline(), "the idle workers have ended"
         time.sleep(30)  # they come to rest: connections are made, statements prepared
-        before, begin = [_cpu(server) for server in servers], time.perf_counter()
+        before, begin = [family_cpu(server.pid) for server in servers], time.perf_counter()
         time.sleep(seconds)
         took = time.perf_counter() - begin
-        return {server.name: (_cpu(server) - each) / took * 100 for server, each in zip(servers, before, strict=True)}
-
-
-def _cpu(server: Server) -> float:
-    """CPU seconds of a server's process and all below it, those that have ended included."""
-    stats = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        stats[int(path.parent.name)] = (int(fields[1]), sum(map(int, fields[11:15])))
-    family, grown = {server.pid}, True
-    while grown:
-        below = {pid for pid, (parent, _) in stats.items() if parent in family} - family
-        family, grown = family | below, bool(below)
-    return sum(stats[pid][1] for pid in family if pid in stats) / os.sysconf("SC_CLK_TCK")
+        return {server.name: (family_cpu(server.pid) - each) / took * 100 for server, each in zip(servers, before, strict=True)}
 
 
 def rows(engine: str, found: Figures) -> list[Row]:

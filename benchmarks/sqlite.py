@@ -1,7 +1,6 @@
 """mognet on SQLite beside huey and DBOS, each at its best, and what an import costs."""
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks import metadata, watching
+from benchmarks.environments import prepare
 from benchmarks.table import OURS, ROOT, Figures, Row, Target, call, medians, round_trips, say
 
 PEERS = {"huey": "huey==3.5.4", "dbos": "dbos==3.4.0"}
@@ -18,29 +18,6 @@ NOT_FOR_IMPORT = ("typer", "rich", "sqlite3", "redis", "psycopg", "aiormq", "mog
 
 # `import pydantic` alone loads its model classes only when they are first used, so the second pair says what an app really costs.
 IMPORTS = (("import mognet", "import pydantic", ("<=", 1.3)), ("from mognet import App", "from pydantic import BaseModel", None))
-
-
-def cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mognet-bench"
-
-
-def prepare(peer: str) -> str | None:
-    """The Python of a peer's own virtual environment, which is made first if need be; None if that fails."""
-    folder = cache() / peer
-    python, stamp = folder / "bin" / "python", folder / "installed"
-    if python.exists() and stamp.exists() and stamp.read_text() == PEERS[peer]:
-        return str(python)
-    say(f"installing {PEERS[peer]} into {folder}")
-    try:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True, capture_output=True, text=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", PEERS[peer]]
-        subprocess.run(install, check=True, capture_output=True, text=True, timeout=300)
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        print(f"{peer} cannot be installed and is left out: {reason}", file=sys.stderr)
-        return None
-    stamp.write_text(PEERS[peer])
-    return str(python)
 
 
 def cycle(command: list[str], ones: int, many: int, *options: str) -> Figures:
@@ -68,7 +45,7 @@ def loaded_needlessly() -> list[str]:
 def measure(options: argparse.Namespace) -> Figures:
     """All figures of the parts that are asked for."""
     found: Figures = {"settings": {"runs": options.runs}}
-    if "rates" in options.only:
+    if {"rates", "peers"} & {*options.only}:
         found |= _rates(options)
     if "watching" in options.only:
         say("watching")
@@ -99,7 +76,7 @@ def _metadata(options: argparse.Namespace) -> Figures:
 
 
 def _rates(options: argparse.Namespace) -> Figures:
-    pythons = {} if options.no_peers else {peer: prepare(peer) for peer in PEERS}
+    pythons = {} if options.no_peers else {peer: prepare(peer, PEERS[peer]) for peer in PEERS}
     subjects: dict[str, tuple[list[str], tuple[str, ...]]] = {"mognet": (OURS, ())}
     for peer, python in pythons.items():
         if python:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 OURS = [sys.executable, "-m", "benchmarks.app"]
 OPS = {">=": lambda value, limit: value >= limit, "<=": lambda value, limit: value <= limit, "<": lambda value, limit: value < limit}
 
-PARTS = ("rates", "watching", "metadata")
+PARTS = ("rates", "peers", "watching", "metadata")
 """What is measured of each engine, and can be measured alone."""
 
 Figures = dict[str, Any]

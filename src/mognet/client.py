@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -76,12 +76,17 @@ class Client:
         return await self._send(self._plain_job(task, args, kwargs))
 
     async def _send(self, job: Job) -> Result[Any]:
-        if self._submit_here is None or self._company.is_expected() or not self._submits.is_idle or not self._submit_here(job):
+        alone = not self._company.is_expected() and self._submits.is_idle
+        if alone and self._submit_here is not None and self._submit_here(job):
+            added = True
+        elif alone and self._submit_here is None and self._company.is_same:
+            added = await self._sent(self._submits.go_alone(job), job)
+        else:
             added = await self._sent(self._submits.add(job), job)
-            return self._answer(job, added, None if added else await self._backend.get(job.id))
-        if self._company.is_waiting():
+            alone = False
+        if alone and self._company.is_waiting():
             await asyncio.sleep(0)
-        return Result(new_record(job, time.time()), self._backend)
+        return self._answer(job, added, None if added else await self._backend.get(job.id))
 
     async def submit_many(self, requests: Sequence[Request[Any]], context: Context | None) -> list[Result[Any]]:
         """Store requests and put them in line in one round trip, all or none."""
@@ -108,7 +113,7 @@ class Client:
             record, value = await ended
         return await self._backend.result(record).unwrap(value, patient=True)
 
-    async def _sent(self, sending: asyncio.Future[bool], job: Job) -> bool:
+    async def _sent(self, sending: Awaitable[bool], job: Job) -> bool:
         try:
             return await sending
         except MognetError as error:

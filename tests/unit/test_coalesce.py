@@ -133,6 +133,71 @@ async def test_it_is_idle_from_the_answer_on() -> None:
     assert coalescer.is_idle
 
 
+async def test_what_comes_while_one_goes_alone_goes_together_behind_it() -> None:
+    counter = Counter()
+    coalescer = Coalescer(counter.call)
+    counter.gate.clear()
+    alone = asyncio.create_task(coalescer.go_alone(1))
+    await asyncio.sleep(0)
+    assert not coalescer.is_idle
+    rest = [coalescer.add(item) for item in (2, 3)]
+    draining = asyncio.create_task(coalescer.drain())
+    await asyncio.sleep(0)
+    assert counter.batches == [[1]]
+    counter.gate.set()
+    assert await asyncio.gather(alone, *rest) == [2, 4, 6]
+    await draining
+    assert counter.batches == [[1], [2, 3]]
+    assert coalescer.is_idle
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_one_that_went_alone_and_was_stopped_holds_nobody_up(fails: bool) -> None:
+    stopped = asyncio.Event()
+
+    async def call(items: list[int]) -> Sequence[int]:
+        if items == [1]:
+            await stopped.wait()
+            raise ValueError
+        return items
+
+    coalescer = Coalescer(call)
+    alone = asyncio.create_task(coalescer.go_alone(1))
+    await asyncio.sleep(0)
+    other = coalescer.add(2)
+    stopped.set() if fails else alone.cancel()
+    async with asyncio.timeout(1):
+        assert await other == 2
+        with pytest.raises(ValueError if fails else asyncio.CancelledError):
+            await alone
+        await coalescer.drain()
+
+
+async def test_two_never_go_at_once_though_one_goes_alone_right_behind_another() -> None:
+    counter = Counter()
+    coalescer = Coalescer(counter.call)
+
+    async def two() -> int:
+        await coalescer.add(1)
+        assert coalescer.is_idle  # but the end of its task has not been heard of
+        counter.gate.clear()
+        return await coalescer.go_alone(2)
+
+    alone = asyncio.create_task(two())
+    while len(counter.batches) < 2:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0)
+    for item in (3, 4):
+        await asyncio.sleep(0)
+        coalescer.add(item)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert counter.batches == [[1], [2]]
+    counter.gate.set()
+    assert await alone == 4
+    await coalescer.drain()
+    assert counter.batches == [[1], [2], [3, 4]]
+
+
 # --- who else is about
 
 
@@ -153,12 +218,14 @@ async def test_one_task_is_alone_however_often_it_comes(now: list[float]) -> Non
     for _ in range(5):
         assert not company.is_expected()
         now[0] += CROWDED / 10
+    assert company.is_same
 
 
 async def test_several_tasks_are_not(now: list[float]) -> None:
     company = Company()
     assert not company.is_expected()
     assert await asyncio.create_task(ask(company))
+    assert not company.is_same
     assert company.is_expected()
     now[0] += CROWDED / 2
     assert company.is_expected()
