@@ -61,7 +61,7 @@ def test_these_do_not(function: Callable[..., Any]) -> None:
     assert not make_task(function).takes_context
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="before, such a function could not be defined")
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="needs Python 3.14: before, such a function could not be defined")
 @pytest.mark.parametrize("annotation", ["Context", "Context | None", "mognet.Context"])
 def test_a_context_that_only_type_checkers_import(annotation: str) -> None:
     """Without quotes, since nobody evaluates annotations before somebody asks."""

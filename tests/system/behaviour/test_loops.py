@@ -66,7 +66,7 @@ def test_a_loop_that_ended_without_closing_the_app_takes_nothing_along() -> None
         _ = app.engine
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="there was no such factory")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="needs Python 3.12: before, there was no such factory")
 async def test_tasks_that_start_at_once(lab: Lab) -> None:
     asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - unknown to older ones
     app, completed = lab.app(minimum_concurrency=1, keep_logs=5), []
