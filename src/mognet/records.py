@@ -150,6 +150,10 @@ class Place(NamedTuple):
     id: UUID
 
 
+ID_DIGITS = 32
+"""Digits of a whole id."""
+
+
 class Query(NamedTuple):
     """Which records: every condition that is given must hold; the default matches all."""
 
@@ -175,6 +179,11 @@ class Query(NamedTuple):
     """This job and all below it, as far as records lead."""
     after: Place | None = None
     """Only what comes behind this place, in the order asked for. The record that stood there may be gone."""
+
+    @property
+    def names_one(self) -> bool:
+        """Whether it is about one job, by its whole id."""
+        return self.id_prefix is not None and len(self.id_prefix) == ID_DIGITS
 
 
 class Signal(NamedTuple):

@@ -44,9 +44,6 @@ GLANCE = 50
 FEW = 1000
 """Jobs up to which an index is one: it leads to those that have not changed, too."""
 
-ID_DIGITS = 32
-"""Digits of a whole id."""
-
 _LAST_SEQ = 2**63 - 1
 
 _STATUS = f"""
@@ -272,7 +269,7 @@ class _Way(NamedTuple):
 
 
 def _ways(query: Query) -> list[_Way]:
-    if query.id_prefix is not None and len(query.id_prefix) == ID_DIGITS:
+    if query.names_one:
         return [_Way(_BY_ID)]
     if query.root is not None:
         return [_Way(_BY_ROOT)]

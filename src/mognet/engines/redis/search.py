@@ -25,9 +25,6 @@ CHUNK = 250
 SELECTIVE = 4
 """Digits of an id from which on the set of all ids is the better way in."""
 
-ID_DIGITS = 32
-"""Digits of a whole id."""
-
 MANY = 100
 """Labels up to which an index is a way in."""
 
@@ -108,7 +105,7 @@ class Searching:
 
     def narrow_ways(self, query: Query, paths: Paths) -> list[Arg]:
         """The same, but none that leads to jobs of all kinds."""
-        if query.id_prefix is not None and len(query.id_prefix) == ID_DIGITS:
+        if query.id_prefix is not None and query.names_one:
             return _ways_arg(query.id_prefix.encode(), [[]])
         return _ways_arg(*self._narrow(query, paths))
 
