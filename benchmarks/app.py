@@ -10,11 +10,10 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 from uuid import uuid4
 
-from benchmarks.peers.meter import WARM, Counter, Span, report
+from benchmarks.peers.meter import WARM, Counter, Span, report, time_trips
 from mognet import App, AppConfig
 from mognet.cli.run import spare_the_collector
 from mognet.outcomes import succeeded
@@ -114,15 +113,7 @@ async def work(place: str) -> None:
 async def trips(place: str, count: int) -> None:
     """Milliseconds from submit to value, one after the other."""
     async with make(place) as app:
-        times = []
-        for number in range(count + 10):
-            begin = time.perf_counter()
-            await app.run(noop)
-            if number >= 10:
-                times.append((time.perf_counter() - begin) * 1000)
-            await asyncio.sleep(0.005)  # the worker has nothing to do again
-    cuts = quantiles(times, n=20)
-    report(trip={"p50": cuts[9], "p95": cuts[18]})
+        report(trip=await time_trips(lambda: app.run(noop), count))
 
 
 async def idle(place: str, seconds: int) -> None:

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from statistics import quantiles
 
-from meter import Span, family_cpu, report
+from meter import Span, family_cpu, report, time_trips
 
 PLACE = os.environ.get("BENCH_PLACE", "")
 LINE = os.environ.get("BENCH_LINE", "line")
@@ -37,7 +37,7 @@ def tick() -> None:
         _begun = None
 
 
-class Peer:
+class Peer(ABC):
     """One peer. What it does not offer is done one by one."""
 
     @asynccontextmanager
@@ -45,26 +45,26 @@ class Peer:
         """Connect, and make what a queue needs."""
         yield
 
+    @abstractmethod
     async def one(self) -> object:
         """Submit one task; return when it is stored."""
-        raise NotImplementedError
 
     async def many(self, number: int) -> None:
         """Submit so many in the peer's quickest way."""
         for _ in range(number):
             await self.one()
 
+    @abstractmethod
     async def ask(self) -> None:
         """Submit one, and return when its result is there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def work(self, measure: str) -> None:
         """Be a worker until killed, with the settings that are best for what is measured: ``burst``, ``trip`` or ``idle``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ended(self, total: int) -> bool:
         """Whether so many results are stored."""
-        raise NotImplementedError
 
 
 async def _singly(peer: Peer, ones: int) -> None:
@@ -97,18 +97,9 @@ def _drain(peer: Peer, total: int) -> None:
 
 
 async def _trips(peer: Peer, count: int) -> None:
-    """Milliseconds from a submit to its result, one after the other, like ``benchmarks.app``."""
     async with peer.connected():
         with _worker("trip"):
-            times = []
-            for number in range(count + 10):
-                begin = time.perf_counter()
-                await peer.ask()
-                if number >= 10:
-                    times.append((time.perf_counter() - begin) * 1000)
-                await asyncio.sleep(0.005)  # the worker has nothing to do again
-        cuts = quantiles(times, n=20)
-        report(trip={"p50": cuts[9], "p95": cuts[18]})
+            report(trip=await time_trips(peer.ask, count))
 
 
 async def _idle(peer: Peer, seconds: int) -> None:

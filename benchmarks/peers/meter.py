@@ -1,9 +1,12 @@
 """What all subjects measure alike. Needs the standard library only, as it is imported in every environment."""
 
+import asyncio
 import json
 import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from statistics import quantiles
 
 WARM = 500
 """Tasks submitted one by one at first, while SQLite's log may grow, which makes each commit cost more; a second span is without them."""
@@ -57,6 +60,19 @@ def family_cpu(pid: int | None) -> float:
         below = {child for child, (parent, _) in stats.items() if parent in family} - family
         family, grown = family | below, bool(below)
     return sum(stats[each][1] for each in family if each in stats) / os.sysconf("SC_CLK_TCK")
+
+
+async def time_trips(ask: Callable[[], Awaitable[object]], count: int) -> dict[str, float]:
+    """Milliseconds from a submit to its result, one after the other; the first ten do not count."""
+    times = []
+    for number in range(count + 10):
+        begin = time.perf_counter()
+        await ask()
+        if number >= 10:
+            times.append((time.perf_counter() - begin) * 1000)
+        await asyncio.sleep(0.005)  # the worker has nothing to do again
+    cuts = quantiles(times, n=20)
+    return {"p50": cuts[9], "p95": cuts[18]}
 
 
 def report(**figures: object) -> None:
